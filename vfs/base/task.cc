@@ -1,0 +1,275 @@
+#include "vfs/base/task.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cassert>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace guildlite {
+namespace {
+
+// musl's default of 128 KiB is too small for a TLS handshake, and glibc's follows `ulimit -s`,
+// which may be anything. Address space, not memory.
+constexpr size_t kStackBytes = 2 << 20;
+
+// The clock adds the timeout to its own time in nanoseconds; an appointment in 300 years overflows.
+constexpr int64_t kWatchMsMax = 24 * 3600 * 1000;
+
+// What this thread runs, to catch a Remove() or Stop() that would wait for itself.
+thread_local const Task* current_step = nullptr;
+
+}  // namespace
+
+// Waiting threads are of two kinds: at most one `watcher`, which waits for the earliest
+// appointment, and the others, which wait for ever. A thread that leaves the watch while
+// appointments remain gets another one into it (invariant 5).
+struct WorkerPool::State {
+  State(Clock& c, size_t max) : clock(c), max_threads(max) {}
+
+  Clock& clock;
+  const size_t max_threads;
+
+  mutable std::mutex mutex;
+  // The rest is guarded by mutex.
+  std::condition_variable work;      // the waiting threads but the watcher
+  std::condition_variable watch;     // the watcher
+  std::condition_variable step_end;  // Remove()
+  std::vector<pthread_t> threads;
+  size_t idle = 0;     // waiting, or started and not there yet: will look for work by itself
+  size_t waiting = 0;  // in `work`
+  bool watched = false;
+  int64_t watched_until_ms = Task::kIdle;
+  bool stopping = false;
+  Task* first = nullptr;  // the queue, linked by Task::next_
+  Task* last = nullptr;
+  size_t queued = 0;
+  std::set<std::pair<int64_t, Task*>> appointments;
+
+  void Queue(Task* task) {
+    task->place_ = Task::Place::kQueued;
+    task->next_ = nullptr;
+    (last ? last->next_ : first) = task;
+    last = task;
+    ++queued;
+  }
+
+  void Unqueue(Task* task) {
+    Task* before = nullptr;
+    for (Task* t = first; t != task; t = t->next_) before = t;
+    (before ? before->next_ : first) = task->next_;
+    if (last == task) last = before;
+    --queued;
+  }
+
+  void CancelAppointment(Task* task) {
+    if (task->due_ms_ != Task::kIdle) appointments.erase({task->due_ms_, task});
+    task->due_ms_ = Task::kIdle;
+  }
+
+  void QueueDue(int64_t now_ms) {
+    while (!appointments.empty() && appointments.begin()->first <= now_ms) {
+      Task* const task = appointments.begin()->second;
+      CancelAppointment(task);
+      Queue(task);
+    }
+  }
+
+  // Gets a thread to whatever has none: queued tasks, or the watch. Called after each change that
+  // adds such need, and by each thread that takes work; so one signal a call is enough.
+  void Call() {
+    const bool watch_wanted = !appointments.empty() && !watched;
+    const size_t wanted = queued + (watch_wanted ? 1 : 0);
+    if (wanted == 0) return;
+    if (wanted > idle && threads.size() < max_threads && StartThread() == 0) return;
+    if (waiting > 0) {
+      work.notify_one();
+    } else if (watched && queued > 0) {
+      watch.notify_one();
+    }
+  }
+
+  // 0 or an errno value.
+  int StartThread() {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, kStackBytes);
+    // Blocked here and inherited: no signal can find the thread in between.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    threads.reserve(max_threads);
+    const int result = pthread_create(&thread, &attributes, &WorkerPool::ThreadMain, this);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    pthread_attr_destroy(&attributes);
+    if (result != 0) return result;
+    threads.push_back(thread);
+    ++idle;
+    return 0;
+  }
+
+  void Wait(std::unique_lock<std::mutex>& lock) {
+    ++idle;
+    if (!appointments.empty() && !watched) {
+      watched = true;
+      watched_until_ms = appointments.begin()->first;
+      const int64_t timeout_ms = std::min(watched_until_ms - clock.MonotonicMs(), kWatchMsMax);
+      if (timeout_ms > 0) clock.WaitFor(watch, lock, timeout_ms);
+      watched = false;
+      watched_until_ms = Task::kIdle;
+    } else {
+      ++waiting;
+      work.wait(lock);
+      --waiting;
+    }
+    --idle;
+  }
+
+  void RunFirst(std::unique_lock<std::mutex>& lock) {
+    Task* const task = first;
+    Unqueue(task);
+    task->place_ = Task::Place::kRunning;
+    Call();
+    // An exchange, not a store: it reads the last Wake()'s exchange, and so sees what that thread
+    // wrote before it (invariant 2). From here on a wake asks for another Step.
+    task->wake_pending_.exchange(false, std::memory_order_acq_rel);
+
+    lock.unlock();
+    current_step = task;
+    const int64_t due_ms = task->Step(clock.MonotonicMs());
+    current_step = nullptr;
+    lock.lock();
+
+    if (task->leaving_) {
+      task->place_ = Task::Place::kOutside;
+      step_end.notify_all();
+      return;
+    }
+    if (task->wake_pending_.load(std::memory_order_acquire) || due_ms <= clock.MonotonicMs()) {
+      Queue(task);
+      return;
+    }
+    task->place_ = Task::Place::kResting;
+    task->due_ms_ = due_ms;
+    if (due_ms == Task::kIdle) return;
+    appointments.insert({due_ms, task});
+    if (watched && due_ms < watched_until_ms) watch.notify_one();
+  }
+
+  void Run() {
+    std::unique_lock lock(mutex);
+    --idle;
+    while (!stopping) {
+      QueueDue(clock.MonotonicMs());
+      if (first) {
+        RunFirst(lock);
+      } else {
+        Wait(lock);
+      }
+    }
+  }
+};
+
+WorkerPool::WorkerPool(Clock& clock, size_t max_threads)
+    : state_(new State(clock, std::max<size_t>(max_threads, 1))) {}
+
+WorkerPool::~WorkerPool() {
+  Stop();
+  delete state_.load();
+}
+
+void* WorkerPool::ThreadMain(void* state) {
+  pthread_setname_np(pthread_self(), "guildlite");
+  static_cast<State*>(state)->Run();
+  return nullptr;
+}
+
+Status WorkerPool::Add(Task* task) {
+  State* const s = state_.load(std::memory_order_acquire);
+  if (!s) return Status(Tag::kLocalIo, "start background work: not in a forked child");
+  const std::lock_guard lock(s->mutex);
+  assert(task->place_ == Task::Place::kOutside);
+  if (s->stopping) return Status(Tag::kLocalIo, "start background work: the pool was stopped");
+  if (s->threads.empty()) {
+    if (const int error = s->StartThread(); error != 0) {
+      return Status(Tag::kLocalIo, "start a thread: " + std::generic_category().message(error),
+                    true);
+    }
+  }
+  task->leaving_ = false;
+  s->Queue(task);
+  s->Call();
+  return Status::Ok();
+}
+
+void WorkerPool::Remove(Task* task) {
+  State* const s = state_.load(std::memory_order_acquire);
+  if (!s) return;
+  assert(current_step != task);
+  std::unique_lock lock(s->mutex);
+  switch (task->place_) {
+    case Task::Place::kOutside:
+      break;
+    case Task::Place::kResting:
+      s->CancelAppointment(task);
+      break;
+    case Task::Place::kQueued:
+      s->Unqueue(task);
+      break;
+    case Task::Place::kRunning:
+      task->leaving_ = true;
+      s->step_end.wait(lock, [&] { return task->place_ == Task::Place::kOutside; });
+      break;
+  }
+  task->place_ = Task::Place::kOutside;
+}
+
+void WorkerPool::Wake(Task* task) {
+  State* const s = state_.load(std::memory_order_acquire);
+  if (!s) return;
+  if (task->wake_pending_.exchange(true, std::memory_order_acq_rel)) return;
+  const std::lock_guard lock(s->mutex);
+  // Queued and outside: its next Step is to come. Running: the thread looks at wake_pending_ under
+  // the mutex when the Step ends.
+  if (task->place_ != Task::Place::kResting || s->stopping) return;
+  s->CancelAppointment(task);
+  s->Queue(task);
+  s->Call();
+}
+
+void WorkerPool::Stop() {
+  State* const s = state_.load(std::memory_order_acquire);
+  if (!s) return;
+  assert(!current_step);
+  std::vector<pthread_t> threads;
+  {
+    const std::lock_guard lock(s->mutex);
+    s->stopping = true;
+    threads.swap(s->threads);
+    s->work.notify_all();
+    s->watch.notify_all();
+  }
+  for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+}
+
+void WorkerPool::ForgetThreads() {
+  // Leaked: its mutex may be held and its condition variables have waiters, both by threads that
+  // the child does not have; destroying either would hang (pthread_cond_destroy waits for waiters).
+  state_.store(nullptr, std::memory_order_release);
+}
+
+size_t WorkerPool::thread_count() const {
+  const State* const s = state_.load(std::memory_order_acquire);
+  if (!s) return 0;
+  const std::lock_guard lock(s->mutex);
+  return s->threads.size();
+}
+
+}  // namespace guildlite
