@@ -1,6 +1,6 @@
-// Objects -> transactions and pages, verified. The strict counterpart of segment_writer: any byte may
-// be wrong, and every wrong byte is an error (CHAIN_BROKEN) that names where it was found. Length
-// before read, checksum before use, version before meaning (FORMAT_TOO_NEW).
+// Objects -> transactions and pages, verified. The strict counterpart of segment_writer: any byte
+// may be wrong, and every wrong byte is an error (CHAIN_BROKEN) that names where it was found.
+// Length before read, checksum before use, version before meaning (FORMAT_TOO_NEW).
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,17 @@ struct ObjectView {
   ObjectHeader header;
   std::span<const std::byte> inline_body;  // into the bytes given
   std::vector<IndexEntry> index;
-  uint64_t object_hash = 0;                // ObjectHash of the whole
+  uint64_t object_hash = 0;  // ObjectHash of the whole
 };
 
 // Checks header, lengths, index and trailer of a whole object; `name` is for messages.
-// `bytes` must outlive the view.
+// `bytes` must outlive the view. WRONG_KEY: the object is encrypted, and this version has no keys.
 Result<ObjectView> OpenObject(std::string_view bytes, std::string_view name);
 
 // Header alone, from the first kHeaderReadBytes (or fewer, if the object is shorter) of an object.
+// Only a header with a long list of parts is longer; HeaderLength tells how much to read then.
 inline constexpr uint64_t kHeaderReadBytes = 4096;
+Result<uint64_t> HeaderLength(std::string_view first_bytes, std::string_view name);
 Result<ObjectHeader> DecodeHeader(std::string_view first_bytes, std::string_view name);
 
 // The body as a sequence of bytes, so that parts can be fetched one after the other.
@@ -44,8 +46,8 @@ std::unique_ptr<BodySource> BytesSource(std::span<const std::byte> bytes);
 class BatchVisitor {
  public:
   virtual ~BatchVisitor() = default;
-  // Fills `out` (page_size) with the page as of right before the block. Only pages marked as having a
-  // base are asked for, once a block, before any page of the block is delivered.
+  // Fills `out` (page_size) with the page as of right before the block. Only pages marked as having
+  // a base are asked for, once a block, before any page of the block is delivered.
   virtual Status ReadBase(Pgno pgno, std::span<std::byte> out) = 0;
   virtual Status OnTransaction(const Transaction& transaction) = 0;
   // The hash is verified against the image. `image` is empty when settings.images is false.
@@ -58,12 +60,16 @@ class BatchVisitor {
 };
 
 struct DecodeSettings {
-  uint32_t page_size = 0;
-  bool images = true;             // false: metas only, no base is read, nothing is decompressed but metas
-  bool check_history = true;      // recompute the history hash of each transaction (not for snapshots)
-  uint64_t history_before = 0;    // REQUIRED with check_history: after the transaction before the first
+  uint32_t page_size = 0;  // 0: whatever the first batch says
+  bool images = true;      // false: metas only, no base is read, nothing is decompressed but metas
+  bool check_history = true;  // recompute the history hash of each transaction (not for snapshots)
+  uint64_t history_before =
+      0;  // REQUIRED with check_history: after the transaction before the first
 };
-// Decodes all batches of a body, in order.
+// Decodes all batches of a body, in order. A page is delivered only after its own hash was
+// verified, but the hash of its batch comes last: after an error nothing delivered may be kept,
+// unless the bytes were verified before (OpenObject, BodyPart.hash). Stopped by Done(), the rest is
+// not looked at.
 Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisitor& visitor,
                   std::string_view name);
 
@@ -73,8 +79,10 @@ struct BatchSummary {
   Txid first_txid;
   Txid last_txid;
 };
-// Frames a concatenation of sealed batches (a spool file): one summary per whole batch, and where the
-// last whole one ends. A torn tail is not an error: it just is not in the list.
+// Frames a concatenation of sealed batches (a spool file): one summary per whole batch, and where
+// the last whole one ends. A torn tail is not an error: it just is not in the list. The list ends
+// at the first batch that is not whole or does not match its hash; bytes beyond the sum of the
+// sizes are not to be trusted. FORMAT_TOO_NEW: a batch of a later version is in the way.
 Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes);
 
 }  // namespace guildlite

@@ -5,7 +5,8 @@
 // (ZSTD_CCtx_refPrefix) is the previous versions of its distinct pages, concatenated in order of
 // first appearance, for every page whose previous version the caller could prove.
 //
-//   1. A base is given only if its PageHash was verified against the captured state right before the
+//   1. A base is given only if its PageHash was verified against the captured state right before
+//   the
 //      block's first version of that page. Within a block a second version of a page needs no base.
 //   2. Every version of every transaction is kept, in commit order.
 //   3. The same calls give the same bytes (golden files, adoption of a repeated put).
@@ -30,22 +31,24 @@ class BatchWriter {
     uint32_t page_size = 0;
     int level = 3;                              // 1 for snapshots
     uint32_t block_pages_max = kBlockPagesMax;  // kSnapshotChunkPages for snapshots
+    uint32_t block_bytes_max = kBlockBytesMax;  // at most kBlockBytesLimit
   };
   explicit BatchWriter(const Settings& settings);
   ~BatchWriter();
   BatchWriter(const BatchWriter&) = delete;
   BatchWriter& operator=(const BatchWriter&) = delete;
 
-  // Whether the block being filled already holds a version of the page: then no base is wanted.
+  // Whether the page, added now, would land in a block that already holds a version of it: then no
+  // base is wanted. Exact: false when the block is full and the next page opens another.
   bool BlockHas(Pgno pgno) const;
 
-  // REQUIRES: txid is the last one + 1 (any, for the first); the previous transaction was ended.
+  // REQUIRES: txid is the last one + 1 (any, for the first), time_ms not before the last one's; the
+  // previous transaction was ended.
   void BeginTransaction(const Transaction& transaction);
-  // `base` empty: encoded without prefix. May close the block before adding (so call BlockHas first,
-  // and give the base whenever it said false: a page that opens a new block may need it; the writer
-  // asks `base` only then). Returns the image's bytes copied.
-  // `read_base` is called at most once, and only if the page has no version in the block it lands in;
-  // it fills the span (page_size) and returns true, or returns false: no base.
+  // Copies the image. May close the block before adding.
+  // `read_base` is called at most once, and only if the page has no version in the block it lands
+  // in; it fills the span (page_size) and returns true, or returns false: no base. An empty
+  // function: none. REQUIRES: hash == PageHash(pgno, image); the transaction has no such page yet.
   void AddPage(Pgno pgno, uint64_t hash, std::span<const std::byte> image,
                const std::function<bool(std::span<std::byte>)>& read_base);
   void EndTransaction();
