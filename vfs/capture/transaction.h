@@ -23,7 +23,7 @@ struct PageEntry {
 
 struct Transaction {
   Txid txid;
-  WalMark mark;                    // of its commit frame; all zero for a heal
+  WalMark mark;                    // of its commit frame; a heal's: of the transaction before it
   int64_t time_ms = 0;             // commit time, unix ms; never less than the predecessor's
   bool time_estimated = false;     // found at open or after a gap
   bool heal = false;               // differences found by a scan, not something one COMMIT wrote

@@ -20,6 +20,7 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kLinkOffset = 0;
 constexpr uint64_t kAcknowledgedOffset = 512;
+constexpr uint64_t kHealOwedOffset = 1024;
 
 std::string Hex(uint64_t v) {
   char b[17];
@@ -131,8 +132,6 @@ Result<std::optional<SidecarState>> Sidecar::ReadState() const {
   s.device = *device;
   s.inode = *inode;
   s.boot_id = text_of("boot_id");
-  const auto heal = json.find("heal_needed");
-  s.heal_needed = heal != json.end() && heal->is_boolean() && heal->get<bool>();
   return std::optional<SidecarState>(s);
 }
 
@@ -145,8 +144,7 @@ Status Sidecar::WriteState(const SidecarState& s) {
                      {"options", s.options_json},
                      {"device", Hex(s.device)},
                      {"inode", Hex(s.inode)},
-                     {"boot_id", s.boot_id},
-                     {"heal_needed", s.heal_needed}};
+                     {"boot_id", s.boot_id}};
   return ReplaceFile(directory_ + "/state",
                      json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -166,6 +164,15 @@ Status Sidecar::WriteLink(const WalLink& link) {
   PutBig64(&b, link.txid.value);
   PutBig64(&b, link.history_hash);
   return cursor_.WriteAt(kLinkOffset, AsBytes(Sealed(std::move(b))));
+}
+
+Status Sidecar::WriteHealOwed(bool owed) {
+  return cursor_.WriteAt(kHealOwedOffset, AsBytes(Sealed(owed ? "owed" : "none")));
+}
+
+bool Sidecar::ReadHealOwed() const {
+  const auto b = ReadSealed(cursor_, kHealOwedOffset, 4);
+  return b && *b == "owed";
 }
 
 std::optional<WalLink> Sidecar::ReadLink() const {

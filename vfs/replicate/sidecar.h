@@ -2,9 +2,9 @@
 //
 //   lock      flock: which process captures and ships; close-on-exec, closed in forked children
 //   state     JSON, replaced atomically: lineage, epoch, session, url, options, inode of the database,
-//             boot id, whether a heal is owed
-//   cursor    two fixed records, rewritten in place without fsync: which WAL generation follows which
-//             transaction (link), and how far the store has acknowledged
+//             boot id
+//   cursor    three fixed records, rewritten in place without fsync: which WAL generation follows which
+//             transaction (link), how far the store has acknowledged, whether a heal is owed
 //   clean     written and fsynced at the last close: nothing was in the WAL any more
 //   pages     the page-hash table (vfs/capture/page_table.h)
 //   spool/    sealed batches (spool.h)
@@ -39,7 +39,6 @@ struct SidecarState {
   uint64_t device = 0;
   uint64_t inode = 0;
   std::string boot_id;
-  bool heal_needed = false;
   bool operator==(const SidecarState&) const = default;
 };
 
@@ -102,6 +101,8 @@ class Sidecar {
   // REQUIRES: locked(). Thread-safe.
   Status WriteLink(const WalLink& link);
   Status WriteAcknowledged(const Acknowledged& acknowledged);
+  Status WriteHealOwed(bool owed);
+  bool ReadHealOwed() const;
   std::optional<WalLink> ReadLink() const;
   std::optional<Acknowledged> ReadAcknowledged() const;
 

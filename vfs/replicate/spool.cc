@@ -61,6 +61,7 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
                             const std::function<void(const Transaction&)>& transaction,
                             const std::function<void(const Transaction&, const PageEntry&)>& page) {
   acknowledged_ = acknowledged;
+  table_ = table;
   auto names = ListDirectory(directory_);
   if (!names.ok()) return names.status();
   Txid end = table;
@@ -107,7 +108,7 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
         batch.size = summary.size;
         batch.file = *first;
         batch.offset = offset;
-        queued_bytes_ += batch.size;
+        pending_bytes_ += batch.size;
         queue_.push_back(std::move(batch));
       }
       offset += summary.size;
@@ -134,7 +135,7 @@ Status Spool::Discard() {
   queue_.clear();
   files_.clear();
   unsaved_ = 0;
-  queued_bytes_ = memory_bytes_ = file_bytes_ = partial_bytes_ = 0;
+  pending_bytes_ = memory_bytes_ = file_bytes_ = partial_bytes_ = 0;
   auto names = ListDirectory(directory_);
   if (!names.ok()) {
     return names.status().tag() == Tag::kNotFound ? Status::Ok() : names.status();
@@ -167,7 +168,7 @@ void Spool::Append(SealedBatch batch) {
   } else {
     batch.size = batch.bytes.size();
   }
-  queued_bytes_ += batch.size;
+  pending_bytes_ += batch.size;
   memory_bytes_ += batch.bytes.size();
   queue_.push_back(std::move(batch));
   ++unsaved_;
@@ -230,6 +231,7 @@ Status Spool::WriteOut() {
     info.last = queue_[i].last.txid;
   }
   unsaved_ = 0;
+  DropDone();
   for (SealedBatch& b : queue_) {
     if (memory_bytes_ <= kMemoryMax) break;
     memory_bytes_ -= b.bytes.size();
@@ -252,17 +254,37 @@ Result<std::string> Spool::Read(const SealedBatch& batch, uint64_t offset, uint6
   return out;
 }
 
+std::span<const SealedBatch* const> Spool::pending() {
+  pending_.clear();
+  for (const SealedBatch& b : queue_) {
+    if (b.last.txid > acknowledged_) pending_.push_back(&b);
+  }
+  return pending_;
+}
+
 void Spool::Acknowledge(Txid txid) {
-  if (txid > acknowledged_) acknowledged_ = txid;
-  while (!queue_.empty() && queue_.front().last.txid <= txid) {
-    if (unsaved_ == queue_.size()) --unsaved_;
-    queued_bytes_ -= queue_.front().size;
-    memory_bytes_ -= queue_.front().bytes.size();
+  if (txid <= acknowledged_) return;
+  for (const SealedBatch& b : queue_) {
+    if (b.last.txid > acknowledged_ && b.last.txid <= txid) pending_bytes_ -= b.size;
+  }
+  acknowledged_ = txid;
+  DropDone();
+}
+
+void Spool::DropDone() {
+  while (!queue_.empty()) {
+    const SealedBatch& front = queue_.front();
+    const bool saved = unsaved_ < queue_.size();
+    if (front.last.txid > acknowledged_ || (!saved && front.last.txid > table_)) break;
+    if (!saved) --unsaved_;
+    memory_bytes_ -= front.bytes.size();
     queue_.pop_front();
   }
 }
 
-Status Spool::Trim(Txid table_header) {
+Status Spool::TableFlushed(Txid table_header) {
+  table_ = table_header;
+  DropDone();
   while (!files_.empty()) {
     const FileInfo& info = files_.front();
     const bool is_current = files_.size() == 1 && current_.is_open();

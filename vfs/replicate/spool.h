@@ -11,6 +11,8 @@
 //   3. A file goes only when all its batches are acknowledged and the page table's header is past
 //      them (re-applying them is what makes a half-written table whole).
 //   4. Memory holds at most kMemoryMax of encoded bytes; beyond that they live in the file alone.
+//   5. A batch acknowledged while it is still in memory alone is kept until it is in a file or the page
+//      table's header is past it: else a WAL reset would leave a hole between table and WAL.
 //
 // Not thread-safe: the capture mutex guards it. Names: spool/<first txid %016x>.
 #pragma once
@@ -18,7 +20,9 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "guildlite/status.h"
 #include "vfs/base/file_io.h"
@@ -58,19 +62,20 @@ class Spool {
   void Append(SealedBatch batch);
   // Bytes of a batch still being encoded, straight to the file; Append() with the rest ends it.
   Status AppendPartial(Txid first, std::string_view bytes);
-  // Every queued batch is in a file afterwards.
+  // Every batch is in a file afterwards.
   Status WriteOut();
   bool all_in_files() const { return unsaved_ == 0; }
 
-  const std::deque<SealedBatch>& queue() const { return queue_; }
+  // Not acknowledged, in order.
+  std::span<const SealedBatch* const> pending();
   // Reads [offset, offset+length) of a queued batch.
   Result<std::string> Read(const SealedBatch& batch, uint64_t offset, uint64_t length) const;
-  // Drops queued batches whose last txid is at most this.
   void Acknowledge(Txid txid);
-  // Invariant 3.
-  Status Trim(Txid table_header);
+  // The page table's header is now at this transaction (invariants 3 and 5).
+  Status TableFlushed(Txid table_header);
 
-  uint64_t queued_bytes() const { return queued_bytes_; }
+  // Not acknowledged.
+  uint64_t pending_bytes() const { return pending_bytes_; }
   uint64_t file_bytes() const { return file_bytes_; }
 
  private:
@@ -81,17 +86,20 @@ class Spool {
   };
   std::string Name(uint64_t first) const;
   Status OpenFor(uint64_t first);
+  void DropDone();
 
   std::string directory_;
   std::deque<SealedBatch> queue_;
+  std::vector<const SealedBatch*> pending_;  // scratch of pending()
   size_t unsaved_ = 0;          // of queue_, at its back
-  uint64_t queued_bytes_ = 0;
+  uint64_t pending_bytes_ = 0;
   uint64_t memory_bytes_ = 0;
   uint64_t file_bytes_ = 0;
   uint64_t partial_bytes_ = 0;  // of the batch being encoded, already in the file
   std::deque<FileInfo> files_;
   File current_;                // files_.back()
   Txid acknowledged_;
+  Txid table_;
 };
 
 }  // namespace guildlite

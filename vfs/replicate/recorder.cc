@@ -1,0 +1,963 @@
+#include "vfs/replicate/recorder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "vfs/base/bytes.h"
+#include "vfs/base/checksum.h"
+
+namespace guildlite {
+namespace {
+
+// Encoded bytes at which the open batch is sealed: an object stays a moderate request.
+constexpr uint64_t kBatchBytesMax = 4 << 20;
+// How often a page that matches neither table nor WAL is read again before the scan calls it a page
+// written behind our back. A torn read lasts as long as one page write of a checkpoint.
+constexpr uint32_t kScanRetriesMax = 64;
+
+
+}  // namespace
+
+class Recorder::Guard {
+ public:
+  explicit Guard(Recorder& r) : r_(r) { r_.Lock(); }
+  ~Guard() { r_.Unlock(); }
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+ private:
+  Recorder& r_;
+};
+
+Recorder::Recorder(Clock& clock, Sidecar& sidecar, std::string database_path, std::string wal_path,
+                   std::unique_ptr<DatabaseFile> database,
+                   std::function<std::optional<Published>()> published, const Settings& settings)
+    : clock_(clock),
+      sidecar_(sidecar),
+      database_path_(std::move(database_path)),
+      wal_path_(std::move(wal_path)),
+      database_(std::move(database)),
+      published_(std::move(published)),
+      settings_(settings),
+      spool_(sidecar.spool_directory()) {}
+
+Recorder::~Recorder() = default;
+
+void Recorder::Lock() {
+  std::unique_lock lock(mutex_);
+  unlocked_.wait(lock, [&] { return !locked_; });
+  locked_ = true;
+}
+
+bool Recorder::LockFor(int64_t wait_ms) {
+  std::unique_lock lock(mutex_);
+  const int64_t deadline = clock_.MonotonicMs() + wait_ms;
+  while (locked_) {
+    const int64_t left = deadline - clock_.MonotonicMs();
+    if (left <= 0) return false;
+    clock_.WaitFor(unlocked_, lock, left);
+  }
+  locked_ = true;
+  return true;
+}
+
+void Recorder::Unlock() {
+  {
+    const std::lock_guard lock(mutex_);
+    locked_ = false;
+  }
+  unlocked_.notify_one();
+}
+
+Status Recorder::StartFirst(Lineage lineage) {
+  const Guard guard(*this);
+  state_ = CapturedState();
+  state_.history_hash = HistoryStart(lineage);
+  state_.time_ms = clock_.NowMs();
+  table_ = PageTable();
+  any_generation_ = true;
+  BeginScanLocked(ScanKind::kFirst);
+  return Status::Ok();
+}
+
+void Recorder::StartAt(const CapturedState& state, PageTable table) {
+  const Guard guard(*this);
+  state_ = state;
+  table_ = std::move(table);
+  table_header_ = state.txid;
+  table_must_flush_ = true;
+  link_ = sidecar_.ReadLink();
+  if (!state_.mark_valid) {
+    if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
+  }
+}
+
+void Recorder::StartHeal(const CapturedState& state, PageTable table) {
+  const Guard guard(*this);
+  state_ = state;
+  table_ = std::move(table);
+  table_must_flush_ = true;
+  BeginHealLocked("");
+}
+
+// -- The WAL -----------------------------------------------------------------------------------
+
+Status Recorder::EnsureWalOpen() {
+  if (wal_.is_open()) {
+    // Deleted and created again (last close by another process, journal_mode and back): the name counts.
+    const auto named = IdentityOf(wal_path_);
+    if (named.ok()) {
+      const auto held = wal_.Identity();
+      if (held.ok() && held->SameFile(*named)) return Status::Ok();
+    }
+    tailer_.reset();
+    wal_.Close();
+    header_.reset();
+  }
+  auto file = File::Open(wal_path_, O_RDONLY);
+  if (!file.ok()) return file.status();
+  wal_ = std::move(*file);
+  tailer_.emplace(wal_);
+  header_.reset();
+  return Status::Ok();
+}
+
+// A reset by another process lost nothing if the generation we followed ended where we stand: exactly
+// one reset happened (salt1 grows by one with each, walRestartHdr() in wal.c), our last frame is still
+// at its place, so the file was not cut below it, and what follows it is not of our generation.
+bool Recorder::NothingMissedBefore(const Published& published) {
+  const WalMark& mark = state_.mark;
+  if (!state_.mark_valid || mark.frame == 0 || !wal_.is_open()) return false;
+  if (published.salt1 != mark.salt1 + 1 || published.max_frame >= mark.frame) return false;
+  const uint32_t page_size = state_.page_size;
+  std::array<std::byte, kFrameHeaderSize> bytes;
+  auto n = wal_.ReadAt(FrameOffset(mark.frame, page_size), bytes);
+  if (!n.ok() || *n != bytes.size()) return false;
+  const FrameHeader ours = FrameHeader::Decode(bytes);
+  if (ours.salt1 != mark.salt1 || ours.salt2 != mark.salt2 ||
+      ours.checksum != WalChecksum{mark.cksum1, mark.cksum2}) {
+    return false;
+  }
+  n = wal_.ReadAt(FrameOffset(mark.frame + 1, page_size), bytes);
+  if (!n.ok()) return false;
+  if (*n == bytes.size()) {
+    const FrameHeader next = FrameHeader::Decode(bytes);
+    if (next.salt1 == mark.salt1 && next.salt2 == mark.salt2) return false;
+  } else if (*n != 0) {
+    return false;
+  }
+  // What was read must still be what it was: the new generation has not reached our frames.
+  const auto again = published_();
+  return again && again->salt1 == published.salt1 && again->salt2 == published.salt2 &&
+         again->max_frame < mark.frame;
+}
+
+Status Recorder::EnterGeneration(const Published& published) {
+  auto header = tailer_->ReadHeader();
+  if (!header.ok()) {
+    const Tag tag = header.status().tag();
+    // Not written yet, or being written: the caller sees that it is still behind.
+    return tag == Tag::kNotFound || tag == Tag::kChainBroken ? Status::Ok() : header.status();
+  }
+  if (header->salt1 != published.salt1 || header->salt2 != published.salt2) return Status::Ok();
+  if (!any_generation_ && state_.mark_valid && state_.mark.salt1 == header->salt1 &&
+      state_.mark.salt2 == header->salt2) {
+    header_ = *header;  // the file was opened anew, the generation is the one we are in
+    return Status::Ok();
+  }
+  const bool linked = link_ && link_->salt1 == header->salt1 && link_->salt2 == header->salt2 &&
+                      link_->txid == state_.txid && link_->history_hash == state_.history_hash;
+  const bool page_size_changed =
+      state_.page_size != 0 && state_.page_size != header->page_size && !any_generation_;
+  if (page_size_changed) {
+    diverged_ = "the page size of the database changed from " + std::to_string(state_.page_size) +
+                " to " + std::to_string(header->page_size);
+    return Status::Ok();
+  }
+  if (!linked && !any_generation_ && !NothingMissedBefore(published)) {
+    BeginHealLocked("the WAL was reset by another process before its end was captured");
+    estimated_ = true;
+  }
+  SealOpen();
+  frame_of_.clear();
+  header_ = *header;
+  state_.mark = WalTailer::Start(*header);
+  state_.mark_valid = true;
+  any_generation_ = false;
+  unchanged_.reset();
+  if (state_.page_size == 0) {
+    state_.page_size = header->page_size;
+    if (scan_ && scan_->kind == ScanKind::kFirst) BeginScanLocked(ScanKind::kFirst);
+  }
+  return Status::Ok();
+}
+
+bool Recorder::BehindLocked() {
+  if (dropped_ || !diverged_.empty()) return false;
+  const auto published = published_();
+  if (!published) return false;
+  if (published->max_frame == 0) return false;
+  return !state_.mark_valid || any_generation_ || state_.mark.salt1 != published->salt1 ||
+         state_.mark.salt2 != published->salt2 || state_.mark.frame < published->max_frame;
+}
+
+bool Recorder::Behind() {
+  const Guard guard(*this);
+  return BehindLocked();
+}
+
+Result<uint64_t> Recorder::CatchUp(uint64_t limit) {
+  const Guard guard(*this);
+  return CatchUpLocked(limit);
+}
+
+Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
+  uint64_t done = 0;
+  while (done < limit) {
+    if (dropped_ || !diverged_.empty()) return done;
+    const auto published = published_();
+    if (!published) return done;
+    const bool same = state_.mark_valid && state_.mark.salt1 == published->salt1 &&
+                      state_.mark.salt2 == published->salt2;
+    if (published->max_frame == 0 && any_generation_) {
+      // A scan begins on an empty WAL: the first frames to come follow what it reads. Which salts they
+      // will have is known if the index has some; a WAL yet to be created gets random ones
+      // (walFrames() in wal.c), and is recognised when our own connection writes its header.
+      any_generation_ = false;
+      state_.mark_valid = false;
+      unchanged_.reset();
+      if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
+      if (published->salt1 != 0) {
+        link_ = WalLink{published->salt1, published->salt2, state_.txid, state_.history_hash};
+        GUILDLITE_RETURN_IF_ERROR(sidecar_.WriteLink(*link_));
+      }
+      break;
+    }
+    if (published->max_frame == 0) {
+      const bool linked = link_ && link_->salt1 == published->salt1 &&
+                          link_->salt2 == published->salt2 && link_->txid == state_.txid;
+      if (state_.mark_valid && !same && !linked && !any_generation_ && published->salt1 != 0) {
+        // Reset by another process, and nothing written since: the old frames are still there to tell
+        // whether we saw them all.
+        if (!NothingMissedBefore(*published)) {
+          BeginHealLocked("the WAL was reset by another process before its end was captured");
+        }
+        link_ = WalLink{published->salt1, published->salt2, state_.txid, state_.history_hash};
+        GUILDLITE_RETURN_IF_ERROR(sidecar_.WriteLink(*link_));
+      }
+      break;
+    }
+    if (same && !any_generation_ && published->max_frame == state_.mark.frame) break;
+    if (Status opened = EnsureWalOpen(); !opened.ok()) {
+      return opened.tag() == Tag::kNotFound ? Result<uint64_t>(done) : Result<uint64_t>(opened);
+    }
+    if (!same || !header_ || any_generation_) {
+      const WalMark before = state_.mark;
+      GUILDLITE_RETURN_IF_ERROR(EnterGeneration(*published));
+      if (!header_ || header_->salt1 != published->salt1 || header_->salt2 != published->salt2) {
+        return done;
+      }
+      if (!(before == state_.mark) || !same) continue;
+    }
+    if (published->max_frame < state_.mark.frame) {
+      diverged_ = "the WAL ends at frame " + std::to_string(published->max_frame) +
+                  ", before frame " + std::to_string(state_.mark.frame) +
+                  " that was captured and may be in the store";
+      return done;
+    }
+    while (done < limit) {
+      auto outcome = tailer_->Next(state_.mark, published);
+      if (!outcome.ok()) return outcome.status();
+      if (outcome->end != WalTailer::End::kTransaction) {
+        if (outcome->end == WalTailer::End::kBound) estimated_ = false;
+        counters_.chain_breaks = tailer_->chain_breaks();
+        if (outcome->end == WalTailer::End::kBound && published->max_frame > state_.mark.frame) {
+          // Padding behind the last commit, all of it below the bound.
+          return done;
+        }
+        break;
+      }
+      GUILDLITE_RETURN_IF_ERROR(Apply(outcome->transaction));
+      if (dropped_) return done;
+      ++done;
+    }
+    if (state_.mark.frame >= published->max_frame) estimated_ = false;
+    const auto again = published_();
+    if (!again || *again == *published) break;
+  }
+  return done;
+}
+
+// -- Encoding ----------------------------------------------------------------------------------
+
+bool Recorder::ReadBase(Pgno pgno, uint64_t hash, std::span<std::byte> out) {
+  if (hash == 0) return false;
+  if (scan_ && scan_->kind == ScanKind::kSnapshot && pgno.value <= scan_->pages &&
+      !scan_->touched[pgno.value - 1] && !scan_->scanned[pgno.value - 1]) {
+    return false;  // invariant 4
+  }
+  if (const auto it = frame_of_.find(pgno.value); it != frame_of_.end() && tailer_) {
+    if (tailer_->ReadPage(it->second, state_.page_size, out).ok() && PageHash(pgno, out) == hash) {
+      return true;
+    }
+  }
+  auto n = database_->ReadAt(uint64_t{pgno.value - 1} * state_.page_size, out);
+  return n.ok() && *n == out.size() && PageHash(pgno, out) == hash;
+}
+
+Status Recorder::Apply(const WalTransaction& wal) {
+  const uint32_t page_size = header_->page_size;
+  std::vector<PageEntry> entries(wal.pages.size());
+  uint32_t free_pages = state_.free_pages;
+  const bool held = !wal.images.empty();
+  std::vector<std::byte> page(held ? 0 : page_size);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    std::span<const std::byte> image;
+    if (held) {
+      image = std::span(wal.images).subspan(i * page_size, page_size);
+    } else {
+      GUILDLITE_RETURN_IF_ERROR(tailer_->ReadPage(wal.pages[i].frame, page_size, page));
+      image = page;
+    }
+    entries[i] = {wal.pages[i].pgno, PageHash(wal.pages[i].pgno, image)};
+    // "In-header freelist page count", sqlite.org/fileformat2.html, offset 36 of page 1.
+    if (entries[i].pgno == Pgno(1)) free_pages = LoadBig32(image.data() + 36);
+  }
+  Transaction t;
+  t.mark = wal.end;
+  t.database_pages = wal.database_pages;
+  t.free_pages = free_pages;
+  int64_t now = clock_.NowMs();
+  if (estimated_) {
+    if (auto id = wal_.Identity(); id.ok()) now = std::min(now, id->mtime_ns / 1000000);
+    t.time_estimated = true;
+  }
+  t.time_ms = std::max(state_.time_ms, now);
+  const auto read = [&](size_t i, std::span<std::byte> out) -> Status {
+    if (held) {
+      std::memcpy(out.data(), wal.images.data() + i * page_size, page_size);
+      return Status::Ok();
+    }
+    GUILDLITE_RETURN_IF_ERROR(tailer_->ReadPage(wal.pages[i].frame, page_size, out));
+    if (PageHash(wal.pages[i].pgno, out) == entries[i].hash) return Status::Ok();
+    return Status(Tag::kChainBroken, "WAL frame " + std::to_string(wal.pages[i].frame) +
+                                         " changed while it was being captured");
+  };
+  GUILDLITE_RETURN_IF_ERROR(Encode(&t, entries, read));
+  if (dropped_) return Status::Ok();
+  for (const FrameRef& ref : wal.pages) frame_of_[ref.pgno.value] = ref.frame;
+  state_.mark = wal.end;
+  wal_dirty_ = true;
+  ++counters_.transactions;
+  counters_.pages += entries.size();
+  return Status::Ok();
+}
+
+// Numbers `t`, brings table, hashes and state up to it, and encodes it unless the log has it already.
+Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
+                        const std::function<Status(size_t, std::span<std::byte>)>& read_image) {
+  t->txid = state_.txid.Next();
+  std::vector<uint64_t> before(entries.size());
+  if (t->database_pages != table_.pages()) table_.Resize(t->database_pages, state_.page_size);
+  if (unacknowledged_.size() < t->database_pages) unacknowledged_.resize(t->database_pages, false);
+  HistoryHash history(state_.history_hash, t->txid, t->database_pages);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Pgno pgno = entries[i].pgno;
+    before[i] = table_.Get(pgno);
+    table_.Set(pgno, entries[i].hash);
+    unacknowledged_[pgno.value - 1] = true;
+    history.Add(pgno, entries[i].hash);
+  }
+  t->history_hash = history.Finish();
+  t->rolling_known = table_.complete() && !healing_ && !(scan_ && scan_->kind == ScanKind::kFirst);
+  t->rolling_checksum = t->rolling_known ? table_.sum() : 0;
+
+  state_.txid = t->txid;
+  state_.history_hash = t->history_hash;
+  state_.rolling_known = t->rolling_known;
+  state_.rolling_checksum = t->rolling_checksum;
+  state_.database_pages = t->database_pages;
+  state_.free_pages = t->free_pages;
+  state_.time_ms = t->time_ms;
+
+  const auto touch = [&](Pgno pgno) {
+    if (scan_ && pgno.value <= scan_->pages) scan_->touched[pgno.value - 1] = true;
+  };
+  if (skip_ && t->txid <= skip_->first) {
+    table_must_flush_ = true;
+    for (const PageEntry& e : entries) touch(e.pgno);
+    if (t->txid == skip_->first) {
+      const bool same = t->history_hash == skip_->second;
+      skip_.reset();
+      if (!same) diverged_ = "the log holds other transactions than this database's WAL";
+    }
+    return Status::Ok();
+  }
+
+  if (!writer_) writer_ = std::make_unique<BatchWriter>(BatchWriter::Settings{state_.page_size});
+  writer_->BeginTransaction(*t);
+  std::vector<std::byte> image(state_.page_size);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (Status s = read_image(i, image); !s.ok()) {
+      // The frames are gone from under us. What was encoded of it is useless, and so is the table.
+      writer_.reset();
+      Drop(s.message());
+      return Status::Ok();
+    }
+    const Pgno pgno = entries[i].pgno;
+    bool has_base = false;
+    writer_->AddPage(pgno, entries[i].hash, image, [&](std::span<std::byte> out) {
+      has_base = ReadBase(pgno, before[i], out);
+      if (!has_base) ++counters_.pages_without_base;
+      return has_base;
+    });
+    touch(pgno);
+    if (writer_->encoded_bytes() >= kBatchBytesMax) {
+      // One transaction larger than a batch: what is finished goes to the file.
+      const Txid first = writer_->first_txid();
+      if (Status s = spool_.AppendPartial(first, writer_->TakeEncoded()); !s.ok()) {
+        writer_.reset();
+        Drop(s.message());
+        return Status::Ok();
+      }
+    }
+  }
+  writer_->EndTransaction();
+  last_ = *t;
+  if (writer_->encoded_bytes() >= kBatchBytesMax / 4) SealOpen();
+  return Status::Ok();
+}
+
+void Recorder::SealOpen() {
+  if (!writer_ || writer_->empty()) return;
+  SealedBatch batch;
+  batch.first = writer_->first_txid();
+  batch.last = last_;
+  batch.page_size = state_.page_size;
+  batch.starts_object = batch_starts_object_;
+  batch.bytes = writer_->Seal();
+  batch_starts_object_ = false;
+  spool_.Append(std::move(batch));
+  if (spool_.pending_bytes() > settings_.spool_limit_bytes) {
+    Drop("the spool reached its limit of " + std::to_string(settings_.spool_limit_bytes) +
+         " bytes while the store was away");
+  }
+}
+
+// -- The gate ----------------------------------------------------------------------------------
+
+Status Recorder::SecureLocked() {
+  for (int tries = 0;; ++tries) {
+    auto n = CatchUpLocked(UINT64_MAX);
+    if (!n.ok()) return n.status();
+    counters_.gate_helped += *n != 0 ? 1 : 0;
+    if (!BehindLocked()) break;
+    if (tries == 3) return Status(Tag::kLocalIo, "the WAL could not be read to its published end");
+  }
+  SealOpen();
+  GUILDLITE_RETURN_IF_ERROR(spool_.WriteOut());
+  if (table_must_flush_) GUILDLITE_RETURN_IF_ERROR(FlushLocked(false));
+  return Status::Ok();
+}
+
+bool Recorder::SecureForDiscard(int64_t wait_ms) {
+  if (!LockFor(wait_ms)) {
+    const std::lock_guard lock(mutex_);
+    ++counters_.gate_refused;
+    return false;
+  }
+  // Local commits never fail for replication's sake: what cannot be secured is healed later, loudly.
+  if (const Status s = SecureLocked(); !s.ok()) Drop(s.message());
+  granted_.store(published_().has_value(), std::memory_order_relaxed);
+  Unlock();
+  return true;
+}
+
+// On every commit, on the application's thread: no mutex unless a gate was passed.
+void Recorder::WriteLockTaken() { granted_.store(false, std::memory_order_relaxed); }
+
+void Recorder::WriteLockReleasing() {
+  if (!granted_.exchange(false, std::memory_order_relaxed)) return;
+  const Guard guard(*this);
+  const auto published = published_();
+  if (!published || dropped_ || !state_.mark_valid) return;
+  if (published->salt1 == state_.mark.salt1 && published->salt2 == state_.mark.salt2) return;
+  // Reset under our own WRITE lock, after the gate: nobody else could have written in between.
+  if (link_ && link_->salt1 == published->salt1 && link_->salt2 == published->salt2) return;
+  link_ = WalLink{published->salt1, published->salt2, state_.txid, state_.history_hash};
+  if (!sidecar_.WriteLink(*link_).ok()) warning_ = "cannot write " + sidecar_.directory();
+}
+
+void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
+  const Guard guard(*this);
+  if (dropped_) return;
+  bool follows = granted_.load(std::memory_order_relaxed);
+  if (!follows && link_ && link_->salt1 == header.salt1 && link_->salt2 == header.salt2) return;
+  if (!follows && exclusive && state_.mark_valid) {
+    const Status s = SecureLocked();
+    if (!s.ok()) Drop(s.message());
+    follows = s.ok();
+  }
+  if (!follows && !state_.mark_valid && unchanged_) {
+    // The first WAL since we looked: it follows if the database file is as it was.
+    const auto now = IdentityOf(database_path_);
+    follows = now.ok() && *now == *unchanged_;
+  }
+  if (!follows) return;
+  link_ = WalLink{header.salt1, header.salt2, state_.txid, state_.history_hash};
+  if (!sidecar_.WriteLink(*link_).ok()) warning_ = "cannot write " + sidecar_.directory();
+}
+
+// -- Shipping ----------------------------------------------------------------------------------
+
+void Recorder::SkipUntil(Txid txid, uint64_t history_hash) {
+  const Guard guard(*this);
+  if (txid > state_.txid) skip_ = {txid, history_hash};
+}
+
+Result<std::optional<ShipItem>> Recorder::NextToShip(Txid acknowledged, uint64_t body_max) {
+  const Guard guard(*this);
+  auto n = CatchUpLocked(4096);
+  if (!n.ok()) return n.status();
+  SealOpen();
+  if (dropped_) return std::optional<ShipItem>();
+  ShipItem item;
+  if (!markers_.empty() && markers_.front().at.txid <= acknowledged) {
+    item.kind = markers_.front().kind;
+    item.end = markers_.front().at;
+    item.first = item.last = item.end.txid;
+    return std::optional<ShipItem>(std::move(item));
+  }
+  const auto pending = spool_.pending();
+  const SealedBatch* end = nullptr;
+  for (const SealedBatch* batch : pending) {
+    if (!markers_.empty() && batch->last.txid > markers_.front().at.txid) break;
+    if (end && (batch->starts_object || item.body_size + batch->size > body_max)) break;
+    if (!end) item.first = batch->first;
+    item.body_size += batch->size;
+    end = batch;
+    if (item.body_size > body_max) break;
+    auto bytes = spool_.Read(*batch, 0, batch->size);
+    if (!bytes.ok()) return bytes.status();
+    item.body += *bytes;
+  }
+  if (!end) return std::optional<ShipItem>();
+  const Transaction& t = end->last;
+  item.last = t.txid;
+  item.end.txid = t.txid;
+  item.end.mark = t.mark;
+  item.end.mark_valid = t.mark != WalMark();
+  item.end.history_hash = t.history_hash;
+  item.end.rolling_checksum = t.rolling_checksum;
+  item.end.rolling_known = t.rolling_known;
+  item.end.page_size = end->page_size;
+  item.end.database_pages = t.database_pages;
+  item.end.free_pages = t.free_pages;
+  item.end.time_ms = t.time_ms;
+  return std::optional<ShipItem>(std::move(item));
+}
+
+Result<std::string> Recorder::ReadBody(Txid first, uint64_t offset, uint64_t length) {
+  const Guard guard(*this);
+  for (const SealedBatch* batch : spool_.pending()) {
+    if (batch->first == first) return spool_.Read(*batch, offset, length);
+  }
+  return Status(Tag::kLocalIo, "a sealed batch left the spool while it was being shipped");
+}
+
+void Recorder::Acknowledge(const ShipItem& item) {
+  const Guard guard(*this);
+  if (item.kind != ObjectKind::kData) {
+    if (!markers_.empty() && markers_.front().kind == item.kind) markers_.pop_front();
+    if (item.kind == ObjectKind::kHealEnd && !healing_) (void)sidecar_.WriteHealOwed(false);
+    return;
+  }
+  spool_.Acknowledge(item.last);
+  if (spool_.pending().empty() && (!writer_ || writer_->empty())) {
+    std::fill(unacknowledged_.begin(), unacknowledged_.end(), false);
+  }
+}
+
+Status Recorder::SyncWal() {
+  int fd = -1;
+  {
+    const Guard guard(*this);
+    if (!wal_dirty_ || !wal_.is_open()) return Status::Ok();
+    wal_dirty_ = false;
+    fd = ::fcntl(wal_.fd(), F_DUPFD_CLOEXEC, 0);
+  }
+  if (fd < 0) return Status(Tag::kLocalIo, "no descriptor left to sync " + wal_path_, true);
+  // Outside the mutex: a sync may take as long as the disk likes.
+  const int rc = ::fdatasync(fd);
+  const int error = errno;
+  ::close(fd);
+  if (rc == 0) return Status::Ok();
+  const Guard guard(*this);
+  wal_dirty_ = true;
+  return ErrnoStatus(error, "fdatasync", wal_path_);
+}
+
+// -- Scans -------------------------------------------------------------------------------------
+
+uint32_t Recorder::FilePages() {
+  if (state_.page_size == 0) {
+    // "Page size", sqlite.org/fileformat2.html, offset 16: 1 means 65536.
+    std::array<std::byte, 100> head;
+    auto n = database_->ReadAt(0, head);
+    if (!n.ok() || *n != head.size()) return 0;
+    uint32_t size = LoadBig16(head.data() + 16);
+    if (size == 1) size = 65536;
+    if (!IsValidPageSize(size)) return 0;
+    state_.page_size = size;
+    state_.free_pages = LoadBig32(head.data() + 36);
+  }
+  auto bytes = database_->Size();
+  if (!bytes.ok()) return 0;
+  return static_cast<uint32_t>((*bytes + state_.page_size - 1) / state_.page_size);
+}
+
+void Recorder::BeginScanLocked(ScanKind kind) {
+  SealOpen();
+  Scan scan;
+  scan.id = next_scan_id_++;
+  scan.kind = kind;
+  if (kind == ScanKind::kSnapshot) {
+    scan.pages = state_.database_pages;
+  } else {
+    scan.pages = FilePages();
+    scan.size_owed = kind == ScanKind::kHeal && state_.database_pages != scan.pages;
+    if (kind == ScanKind::kFirst) table_ = PageTable();
+    state_.database_pages = scan.pages;
+    if (state_.page_size != 0) table_.Resize(state_.database_pages, state_.page_size);
+    state_.rolling_known = false;
+    state_.rolling_checksum = 0;
+  }
+  scan.start = state_;
+  scan.touched.assign(scan.pages, false);
+  scan.scanned.assign(scan.pages, false);
+  batch_starts_object_ = true;
+  scan_ = std::move(scan);
+  counters_.scanned_pages = 0;
+  counters_.scan_pages = scan_->pages;
+}
+
+bool Recorder::BeginSnapshotScan() {
+  const Guard guard(*this);
+  if (scan_ || healing_ || dropped_ || !diverged_.empty() || !table_.complete()) return false;
+  if (!CatchUpLocked(UINT64_MAX).ok() || scan_ || healing_) return false;
+  BeginScanLocked(ScanKind::kSnapshot);
+  return true;
+}
+
+void Recorder::BeginHealLocked(std::string why) {
+  if (!why.empty()) warning_ = why + "; every page is compared with the store now";
+  if (scan_ && scan_->kind == ScanKind::kFirst) {
+    // Nothing was established yet: begin again, from the generation that follows.
+    any_generation_ = true;
+    BeginScanLocked(ScanKind::kFirst);
+    return;
+  }
+  SealOpen();
+  ++counters_.heals;
+  (void)sidecar_.WriteHealOwed(true);
+  if (!healing_) {
+    healing_ = true;
+    markers_.push_back({ObjectKind::kHealBegin, state_});
+  }
+  any_generation_ = true;
+  BeginScanLocked(ScanKind::kHeal);
+}
+
+std::optional<Recorder::ScanInfo> Recorder::scan() {
+  const Guard guard(*this);
+  if (!scan_) return std::nullopt;
+  return ScanInfo{scan_->id, scan_->kind, scan_->start};
+}
+
+void Recorder::AbandonScan(uint64_t id) {
+  const Guard guard(*this);
+  if (scan_ && scan_->id == id && scan_->kind == ScanKind::kSnapshot) {
+    scan_.reset();
+    counters_.scan_pages = 0;
+  }
+}
+
+Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
+  const auto stale = [] { return Status(Tag::kPrecondition, "the scan was replaced"); };
+  ScanChunk chunk;
+  std::vector<Pgno> wanted;
+  uint32_t page_size = 0;
+  {
+    const Guard guard(*this);
+    if (!scan_ || scan_->id != id) return stale();
+    if (!published_() || dropped_) return chunk;
+    if (state_.page_size == 0) {
+      // An empty file: the first commit, or the header page of journal_mode=WAL, tells the size.
+      auto caught = CatchUpLocked(UINT64_MAX);
+      if (!caught.ok()) return caught.status();
+      if (scan_ && scan_->id == id && FilePages() > 0) BeginScanLocked(scan_->kind);
+      if (!scan_ || scan_->id != id) return stale();
+      return chunk;
+    }
+    page_size = state_.page_size;
+    const Pgno lock_page = LockPage(page_size);
+    while (wanted.size() < pages_max && scan_->next <= scan_->pages) {
+      const Pgno p(scan_->next++);
+      if (p != lock_page) wanted.push_back(p);
+    }
+    if (wanted.empty() && !scan_->retry.empty()) {
+      const size_t n = std::min<size_t>(pages_max, scan_->retry.size());
+      for (size_t i = 0; i < n; ++i) wanted.push_back(Pgno(scan_->retry[i]));
+      scan_->retry.erase(scan_->retry.begin(), scan_->retry.begin() + static_cast<ptrdiff_t>(n));
+    }
+  }
+  // Without any lock: a page may be torn or newer than what is captured; it is judged below.
+  std::vector<std::byte> images(wanted.size() * page_size);
+  std::vector<uint64_t> hashes(wanted.size());
+  for (size_t i = 0; i < wanted.size();) {
+    size_t run = 1;
+    while (i + run < wanted.size() && wanted[i + run].value == wanted[i].value + run) ++run;
+    const auto out = std::span(images).subspan(i * page_size, run * page_size);
+    auto n = database_->ReadAt(uint64_t{wanted[i].value - 1} * page_size, out);
+    if (!n.ok()) return n.status();
+    std::fill(out.begin() + static_cast<ptrdiff_t>(*n), out.end(), std::byte{0});
+    for (size_t k = i; k < i + run; ++k) {
+      hashes[k] = PageHash(wanted[k], std::span(images).subspan(k * page_size, page_size));
+    }
+    i += run;
+  }
+
+  const Guard guard(*this);
+  if (!scan_ || scan_->id != id) return stale();
+  // Whatever a checkpoint wrote into the file before or while we read it was published before: after
+  // this, each such page is touched.
+  auto caught = CatchUpLocked(UINT64_MAX);
+  if (!caught.ok()) return caught.status();
+  if (!scan_ || scan_->id != id) return stale();
+  if (BehindLocked() || !published_()) {
+    for (const Pgno p : wanted) scan_->retry.push_back(p.value);
+    return chunk;
+  }
+  chunk.ready = true;
+  std::vector<PageEntry> differing;
+  std::vector<std::byte> differing_images;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Pgno pgno = wanted[i];
+    ++counters_.scanned_pages;
+    if (pgno.value > state_.database_pages || scan_->touched[pgno.value - 1]) continue;
+    const auto image = std::span(images).subspan(i * page_size, page_size);
+    const uint64_t known = table_.Get(pgno);
+    const auto keep = [&](std::vector<PageEntry>* entries, std::vector<std::byte>* bytes) {
+      entries->push_back({pgno, hashes[i]});
+      bytes->insert(bytes->end(), image.begin(), image.end());
+      scan_->scanned[pgno.value - 1] = true;
+    };
+    switch (scan_->kind) {
+      case ScanKind::kFirst:
+        table_.Set(pgno, hashes[i]);
+        keep(&chunk.entries, &chunk.images);
+        break;
+      case ScanKind::kHeal:
+        if (hashes[i] != known) keep(&differing, &differing_images);
+        scan_->scanned[pgno.value - 1] = true;
+        break;
+      case ScanKind::kSnapshot:
+        if (hashes[i] != known) {
+          // Its version is still in the WAL alone, or the read was torn.
+          const auto it = frame_of_.find(pgno.value);
+          if (it != frame_of_.end() && tailer_ &&
+              tailer_->ReadPage(it->second, page_size, image).ok()) {
+            hashes[i] = PageHash(pgno, image);
+          }
+        }
+        if (hashes[i] == known) {
+          keep(&chunk.entries, &chunk.images);
+        } else {
+          --counters_.scanned_pages;
+          scan_->retry.push_back(pgno.value);
+        }
+        break;
+    }
+  }
+  const bool last_step = scan_->next > scan_->pages && scan_->retry.empty();
+  if (!differing.empty() ||
+      (last_step && scan_->size_owed && scan_->start.txid == state_.txid)) {
+    GUILDLITE_RETURN_IF_ERROR(EmitHealPages(differing, differing_images));
+    if (!scan_ || scan_->id != id) return stale();
+  }
+  if (scan_->next > scan_->pages && scan_->retry.size() == wanted.size() && !wanted.empty()) {
+    if (++scan_->retries > kScanRetriesMax) {
+      BeginHealLocked("page " + std::to_string(scan_->retry.front()) +
+                      " of the database file is neither what was captured nor in the WAL");
+      return stale();
+    }
+    return chunk;
+  }
+  if (scan_->next <= scan_->pages || !scan_->retry.empty()) return chunk;
+
+  // E. Everything is known now.
+  SealOpen();
+  if (!table_.complete()) {
+    // A page the database counts but nobody ever wrote: read it like the others.
+    for (uint32_t p = 1; p <= table_.pages(); ++p) {
+      if (table_.Get(Pgno(p)) == 0 && Pgno(p) != LockPage(page_size)) {
+        if (p <= scan_->pages) {
+          scan_->touched[p - 1] = false;
+          scan_->retry.push_back(p);
+        } else {
+          BeginHealLocked("page " + std::to_string(p) + " was never written");
+          return stale();
+        }
+      }
+    }
+    return chunk;
+  }
+  const ScanKind kind = scan_->kind;
+  scan_.reset();
+  counters_.scan_pages = 0;
+  if (kind == ScanKind::kHeal) healing_ = false;
+  if (!healing_) {
+    state_.rolling_known = true;
+    state_.rolling_checksum = table_.sum();
+  }
+  chunk.done = true;
+  chunk.end = state_;
+  if (kind == ScanKind::kHeal) markers_.push_back({ObjectKind::kHealEnd, state_});
+  batch_starts_object_ = true;
+  if (kind != ScanKind::kSnapshot) GUILDLITE_RETURN_IF_ERROR(FlushLocked(false));
+  return chunk;
+}
+
+Status Recorder::EmitHealPages(const std::vector<PageEntry>& entries,
+                               std::span<const std::byte> images) {
+  Transaction t;
+  t.mark = state_.mark_valid ? state_.mark : WalMark();
+  t.heal = true;
+  t.time_ms = std::max(state_.time_ms, clock_.NowMs());
+  t.time_estimated = true;
+  t.database_pages = state_.database_pages;
+  t.free_pages = state_.free_pages;
+  const uint32_t page_size = state_.page_size;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].pgno == Pgno(1)) t.free_pages = LoadBig32(images.data() + i * page_size + 36);
+  }
+  // No frames: whatever generation follows the state before it follows the state after it.
+  const bool linked =
+      link_ && link_->txid == state_.txid && link_->history_hash == state_.history_hash;
+  GUILDLITE_RETURN_IF_ERROR(Encode(&t, entries, [&](size_t i, std::span<std::byte> out) {
+    std::memcpy(out.data(), images.data() + i * page_size, page_size);
+    return Status::Ok();
+  }));
+  if (linked) {
+    link_->txid = state_.txid;
+    link_->history_hash = state_.history_hash;
+    GUILDLITE_RETURN_IF_ERROR(sidecar_.WriteLink(*link_));
+  }
+  return Status::Ok();
+}
+
+// -- Losing and regaining the thread -----------------------------------------------------------
+
+void Recorder::Drop(std::string why) {
+  if (dropped_) return;
+  dropped_ = true;
+  warning_ = why + "; restore points since txid " +
+             std::to_string(spool_.pending().empty() ? state_.txid.value
+                                                     : spool_.pending().front()->first.value) +
+             " are lost, the database itself is compared with the store once it answers";
+  (void)sidecar_.WriteHealOwed(true);
+  writer_.reset();
+  scan_.reset();
+  counters_.scan_pages = 0;
+  (void)spool_.Discard();
+}
+
+void Recorder::RestartFrom(const CapturedState& log_state) {
+  const Guard guard(*this);
+  const WalMark mark = state_.mark;
+  state_ = log_state;
+  state_.mark = mark;
+  dropped_ = false;
+  healing_ = false;
+  markers_.clear();
+  skip_.reset();
+  writer_.reset();
+  for (uint32_t p = 1; p <= table_.pages() && p <= unacknowledged_.size(); ++p) {
+    if (unacknowledged_[p - 1] && Pgno(p) != LockPage(state_.page_size)) table_.Set(Pgno(p), 0);
+  }
+  table_.Resize(state_.database_pages, state_.page_size);
+  BeginHealLocked("");
+}
+
+bool Recorder::dropped() {
+  const Guard guard(*this);
+  return dropped_;
+}
+
+std::string Recorder::diverged() {
+  const Guard guard(*this);
+  return diverged_;
+}
+
+// -- Rest --------------------------------------------------------------------------------------
+
+Status Recorder::FlushLocked(bool sync) {
+  if (dropped_ || state_.page_size == 0) return Status::Ok();
+  SealOpen();
+  GUILDLITE_RETURN_IF_ERROR(spool_.WriteOut());
+  GUILDLITE_RETURN_IF_ERROR(table_.Flush(sidecar_.pages(), state_, sync));
+  table_header_ = state_.txid;
+  table_must_flush_ = false;
+  return spool_.TableFlushed(table_header_);
+}
+
+Status Recorder::Flush(bool sync) {
+  const Guard guard(*this);
+  return FlushLocked(sync);
+}
+
+Result<CapturedState> Recorder::FlushForClose() {
+  const Guard guard(*this);
+  if (dropped_ || !diverged_.empty()) {
+    return Status(Tag::kNotDurable, "capture was not complete at close");
+  }
+  state_.mark_valid = false;
+  GUILDLITE_RETURN_IF_ERROR(FlushLocked(true));
+  return state_;
+}
+
+CapturedState Recorder::captured() {
+  const Guard guard(*this);
+  return state_;
+}
+
+bool Recorder::healing() {
+  const Guard guard(*this);
+  return healing_ || dropped_;
+}
+
+RecorderCounters Recorder::counters() {
+  const Guard guard(*this);
+  return counters_;
+}
+
+uint64_t Recorder::pending_bytes() {
+  const Guard guard(*this);
+  return spool_.pending_bytes();
+}
+
+uint64_t Recorder::spool_bytes() {
+  const Guard guard(*this);
+  return spool_.file_bytes();
+}
+
+std::string Recorder::TakeWarning() {
+  const Guard guard(*this);
+  return std::exchange(warning_, {});
+}
+
+}  // namespace guildlite
