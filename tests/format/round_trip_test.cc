@@ -45,7 +45,7 @@ TransactionSpec Update(std::initializer_list<uint32_t> pgnos, const Images& stat
   return t;
 }
 
-TEST(RoundTrip, RandomHistoriesOfEveryPageSizeComeBack) {
+TEST(SegmentRoundTrip, RandomHistoriesOfEveryPageSizeComeBack) {
   const uint64_t seed = Seed();
   SCOPED_TRACE("GUILDLITE_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
@@ -66,7 +66,7 @@ TEST(RoundTrip, RandomHistoriesOfEveryPageSizeComeBack) {
   }
 }
 
-TEST(RoundTrip, ABlockMayStraddleAnyPiecesOfTheSource) {
+TEST(SegmentRoundTrip, ABlockMayStraddleAnyPiecesOfTheSource) {
   const uint64_t seed = Seed();
   SCOPED_TRACE("GUILDLITE_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
@@ -84,7 +84,7 @@ TEST(RoundTrip, ABlockMayStraddleAnyPiecesOfTheSource) {
   }
 }
 
-TEST(RoundTrip, ATransactionLargerThanABlockContinuesInTheNext) {
+TEST(SegmentRoundTrip, ATransactionLargerThanABlockContinuesInTheNext) {
   const Images before = SomeDatabase(512, 40);
   std::vector<TransactionSpec> history = {Update({9, 3, 4, 5, 30, 31, 2}, before, 1),
                                           Update({3, 9}, before, 2)};
@@ -106,7 +106,7 @@ TEST(RoundTrip, ATransactionLargerThanABlockContinuesInTheNext) {
   EXPECT_EQ(index[2].last_txid, Txid(2));
 }
 
-TEST(RoundTrip, ASecondVersionInABlockNeedsNoBase) {
+TEST(SegmentRoundTrip, ASecondVersionInABlockNeedsNoBase) {
   const Images before = SomeDatabase(512, 5);
   std::vector<TransactionSpec> history = {Update({2, 3}, before, 1), Update({3, 4}, before, 2)};
   Chain(&history, Txid(1), kHistoryBefore);
@@ -117,7 +117,7 @@ TEST(RoundTrip, ASecondVersionInABlockNeedsNoBase) {
   EXPECT_THAT(replica.bases_read, ElementsAre(2, 3, 4));
 }
 
-TEST(RoundTrip, APageWithoutAKnownBaseIsWholeAndAsksForNone) {
+TEST(SegmentRoundTrip, APageWithoutAKnownBaseIsWholeAndAsksForNone) {
   const Images before = SomeDatabase(512, 5);
   std::vector<TransactionSpec> history = {Update({2, 3}, before, 1)};
   Chain(&history, Txid(1), kHistoryBefore);
@@ -130,7 +130,7 @@ TEST(RoundTrip, APageWithoutAKnownBaseIsWholeAndAsksForNone) {
   EXPECT_THAT(replica.bases_read, ElementsAre(3));
 }
 
-TEST(RoundTrip, MetasAloneAreReadWithoutAnyBase) {
+TEST(SegmentRoundTrip, MetasAloneAreReadWithoutAnyBase) {
   const Images before = SomeDatabase(512, 40);
   std::mt19937_64 random(1);
   std::vector<TransactionSpec> history =
@@ -146,7 +146,7 @@ TEST(RoundTrip, MetasAloneAreReadWithoutAnyBase) {
   EXPECT_EQ(replica.seen, history);
 }
 
-TEST(RoundTrip, ReadingStopsAtThePointInTimeAskedFor) {
+TEST(SegmentRoundTrip, ReadingStopsAtThePointInTimeAskedFor) {
   const Images before = SomeDatabase(512, 40);
   std::mt19937_64 random(2);
   const std::vector<TransactionSpec> history =
@@ -160,7 +160,7 @@ TEST(RoundTrip, ReadingStopsAtThePointInTimeAskedFor) {
   }
 }
 
-TEST(RoundTrip, BatchesFollowEachOtherInABody) {
+TEST(SegmentRoundTrip, BatchesFollowEachOtherInABody) {
   const Images before = SomeDatabase(512, 40);
   std::mt19937_64 random(3);
   const std::vector<TransactionSpec> history =
@@ -182,7 +182,7 @@ TEST(RoundTrip, BatchesFollowEachOtherInABody) {
   EXPECT_EQ(replica.seen, history);
 }
 
-TEST(RoundTrip, AHugeTransactionCanBeTakenWhileItIsWritten) {
+TEST(SegmentRoundTrip, AHugeTransactionCanBeTakenWhileItIsWritten) {
   const Images before = SomeDatabase(512, 900);
   TransactionSpec huge;
   huge.header.database_pages = 900;
@@ -219,7 +219,7 @@ TEST(RoundTrip, AHugeTransactionCanBeTakenWhileItIsWritten) {
   EXPECT_EQ(replica.seen, history);
 }
 
-TEST(RoundTrip, TransactionsWithoutPagesAreKept) {
+TEST(SegmentRoundTrip, TransactionsWithoutPagesAreKept) {
   std::vector<TransactionSpec> history(3000);
   for (TransactionSpec& t : history) t.header.database_pages = 1;
   Chain(&history, Txid(1), kHistoryBefore);
@@ -232,7 +232,7 @@ TEST(RoundTrip, TransactionsWithoutPagesAreKept) {
   EXPECT_EQ(replica.seen, history);
 }
 
-TEST(RoundTrip, ASnapshotIsOneTransactionInPageOrderWithoutBases) {
+TEST(SegmentRoundTrip, ASnapshotIsOneTransactionInPageOrderWithoutBases) {
   const Images images = SomeDatabase(1024, 200);
   TransactionSpec snapshot;
   snapshot.header = {.txid = Txid(),
@@ -255,7 +255,7 @@ TEST(RoundTrip, ASnapshotIsOneTransactionInPageOrderWithoutBases) {
   EXPECT_EQ(replica.seen[0].header, snapshot.header);
 }
 
-TEST(RoundTrip, MarksOfSeveralWalGenerationsAndOfNoneAreKept) {
+TEST(SegmentRoundTrip, MarksOfSeveralWalGenerationsAndOfNoneAreKept) {
   std::vector<TransactionSpec> history(5);
   for (TransactionSpec& t : history) t.header.database_pages = 1;
   history[0].header.heal = true;
@@ -270,7 +270,7 @@ TEST(RoundTrip, MarksOfSeveralWalGenerationsAndOfNoneAreKept) {
   EXPECT_EQ(replica.seen, history);
 }
 
-TEST(RoundTrip, TheLargestNumbersAreKept) {
+TEST(SegmentRoundTrip, TheLargestNumbersAreKept) {
   std::vector<TransactionSpec> history(2);
   history[0].header.time_ms = INT64_MIN;
   history[1].header.time_ms = INT64_MAX;

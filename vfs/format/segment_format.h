@@ -1,11 +1,11 @@
 // The bytes of every object of the log and of every snapshot: one format, version 1. FORMAT.md is
 // its byte table; this file holds the constants and plain structs that writer and reader share.
 //
-//   object  = header | inline body | index | trailer          body = parts, concatenated, + inline
-//   body body    = batch*                                          batch = batch header | block* |
-//   end mark block   = meta (transaction headers, page numbers, hashes, which have a base; zstd
-//   where smaller)
-//           | images (one zstd frame whose prefix is the bases)
+//   object = header | inline body | index | trailer
+//   body   = batch*, cut into parts (objects of their own) and the inline body
+//   batch  = batch header | block* | end mark
+//   block  = meta (transaction headers; page numbers, hashes, base or not; zstd where smaller)
+//          | images (one zstd frame whose prefix is the bases)
 //
 // The meta is readable without any base: the spool is re-read, transactions are listed and page
 // indexes are built without touching an image. (Not taken: headers inside the images' frame, a few
@@ -34,10 +34,9 @@ inline constexpr uint32_t kSnapshotChunkPages = 64;
 // What a reader accepts; a writer may grow up to here without a new version. 16 MiB of images and
 // as much of bases make 2^25 bytes: the largest window a decoder has to allow for.
 inline constexpr uint32_t kBlockBytesLimit = 16 << 20;
-inline constexpr uint32_t kBlockPartsMax = 1024;  // parts of transactions in one block
-inline constexpr uint32_t kBlockMetaBytesMax =
-    1 << 20;                                         // 32768 pages of at most 14 bytes + the parts
-inline constexpr uint32_t kPartNameBytesMax = 1024;  // the longest key of S3
+inline constexpr uint32_t kBlockPartsMax = 1024;         // parts of transactions in one block
+inline constexpr uint32_t kBlockMetaBytesMax = 1 << 20;  // 32768 pages of 14 bytes, and the parts
+inline constexpr uint32_t kPartNameBytesMax = 1024;      // the longest key of S3
 
 // Marks on the wire.
 inline constexpr uint32_t kObjectMagic = 0x474c4f42;     // "GLOB"
@@ -47,8 +46,7 @@ inline constexpr size_t kTrailerSize = 16;  // index length u32 | Hash64 u64 | e
 inline constexpr uint8_t kBatchMark = 'B';
 inline constexpr uint8_t kBlockMark = 'K';
 inline constexpr uint8_t kEndMark = 'E';
-inline constexpr uint8_t kBatchVersion =
-    1;  // its own: the spool has no object header around a batch
+inline constexpr uint8_t kBatchVersion = 1;  // its own: a spool has no object header around a batch
 
 enum HeaderFlag : uint8_t { kHeaderRollingKnown = 1 };
 enum PartFlag : uint8_t {

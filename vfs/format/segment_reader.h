@@ -63,8 +63,7 @@ struct DecodeSettings {
   uint32_t page_size = 0;  // 0: whatever the first batch says
   bool images = true;      // false: metas only, no base is read, nothing is decompressed but metas
   bool check_history = true;  // recompute the history hash of each transaction (not for snapshots)
-  uint64_t history_before =
-      0;  // REQUIRED with check_history: after the transaction before the first
+  uint64_t history_before = 0;  // with check_history: after the transaction before the first
 };
 // Decodes all batches of a body, in order. A page is delivered only after its own hash was
 // verified, but the hash of its batch comes last: after an error nothing delivered may be kept,

@@ -7,11 +7,12 @@
 //
 //   1. A base is given only if its PageHash was verified against the captured state right before
 //   the
-//      block's first version of that page. Within a block a second version of a page needs no base.
+//      block's first version of that page. Within a block a second version needs no base.
 //   2. Every version of every transaction is kept, in commit order.
 //   3. The same calls give the same bytes (golden files, adoption of a repeated put).
 //
-// Not thread-safe. Does no I/O.
+// Not thread-safe. Does no I/O. Holds a block of images and bases while filling it and, once it has
+// closed one, a compressor (0.5 to 10 MB): a writer that will be idle for long is better dropped.
 #pragma once
 
 #include <functional>
