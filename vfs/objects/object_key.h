@@ -6,8 +6,13 @@
 //   snapshot/<S %016x>-<E %016x>-<epoch %08x>-<rand %016x>
 //   parts/<epoch %08x>-<slot or S %016x>-<n %08x>-<rand %016x>
 //   orphans/<epoch %08x>/<slot %016x>
+//
+// Parsers accept exactly what the makers make: one name for one thing. Hex is lower-case and of
+// fixed width, so that the order of keys is the order of numbers.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,21 +22,43 @@
 namespace guildlite {
 
 inline constexpr std::string_view kManifestKey = "manifest.json";
+inline constexpr std::string_view kLogPrefix = "log/";
+inline constexpr std::string_view kSegmentPrefix = "segments/";
+inline constexpr std::string_view kSnapshotPrefix = "snapshot/";
+inline constexpr std::string_view kPartPrefix = "parts/";
+inline constexpr std::string_view kOrphanPrefix = "orphans/";
 
 std::string LogKey(Slot slot);
 std::optional<Slot> ParseLogKey(std::string_view key);
+
 std::string SnapshotKey(Txid as_of, Txid usable_from, Epoch epoch, uint64_t random);
 struct SnapshotName {
   Txid as_of;
   Txid usable_from;
   Epoch epoch;
   uint64_t random = 0;
+  bool operator==(const SnapshotName&) const = default;
 };
 std::optional<SnapshotName> ParseSnapshotKey(std::string_view key);
+
 // A body part's name is its key: BodyPart::name holds this string.
 std::string PartKey(Epoch epoch, uint64_t slot_or_txid, uint32_t index, uint64_t random);
+struct PartName {
+  Epoch epoch;
+  uint64_t slot_or_txid = 0;
+  uint32_t index = 0;
+  uint64_t random = 0;
+  bool operator==(const PartName&) const = default;
+};
+std::optional<PartName> ParsePartKey(std::string_view key);
 
-// Whether the store accepts it as a key (object_store.h).
+std::string SegmentKey(uint32_t level, Slot first, Slot last, Epoch epoch, uint64_t random);
+std::string OrphanKey(Epoch epoch, Slot slot);
+
+// Whether every store accepts it as a key (object_store.h). S3 allows 1024 bytes with the url's
+// prefix, and a file name has at most 255.
+inline constexpr size_t kKeyBytesMax = 512;
+inline constexpr size_t kKeySegmentBytesMax = 255;
 bool IsValidKey(std::string_view key);
 
 }  // namespace guildlite
