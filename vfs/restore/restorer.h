@@ -1,58 +1,44 @@
 // The reading side: bring a database back as of a transaction, proven.
 //
 //   manifest -> snapshot (newest one usable at the target) -> log slots to the target -> temp file
-//   -> whole-database checksum equals the target's rolling checksum -> fsync -> link under the name.
+//   -> whole-database checksum equals the target's rolling checksum -> fsync -> link under the
+//   name.
 //
 // Invariants:
-//   1. Nothing appears under the final name unless every byte of it was verified; an existing file is
+//   1. Nothing appears under the final name unless every byte of it was verified; an existing file
+//   is
 //      never replaced (link(2), not rename(2)).
-//   2. The target is a restore point: its rolling checksum is known, it is at or above its snapshot's
+//   2. The target is a restore point: its rolling checksum is known, it is at or above its
+//   snapshot's
 //      usable_from and not inside an open heal. "Latest" is the newest such point at the tip.
-//   3. A killed restore leaves only `.<name>.guildlite-restore-<hex>` beside the target, locked while in
+//   3. A killed restore leaves only `.<name>.guildlite-restore-<hex>` beside the target, locked
+//   while in
 //      use; the next restore into that directory removes unlocked ones of the same name.
-//   4. Memory is bounded: one part, one block, the walk's budget.
+//   4. Memory is bounded: one part, one block, the walk's budget. What the walk did not keep is
+//   fetched
+//      again and must have the hash it had.
+//   5. An object that is gone is damage, unless a manifest read after that says it was retired:
+//   then
+//      the restore is planned anew (hazard H2), at most kPlanTriesMax times.
+//
+// Not here: what SQLite makes of the content (RestoreSettings::sqlite_check), retries of the store.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 
 #include "guildlite/clock.h"
 #include "guildlite/object_store.h"
+#include "guildlite/status.h"
 #include "guildlite/types.h"
-#include "vfs/objects/catalog.h"
-#include "vfs/objects/manifest.h"
+#include "vfs/restore/restore_plan.h"
 
 namespace guildlite {
 
-struct RestoreTarget {
-  enum class Kind { kLatest, kTxid, kPosition, kTime, kLabel } kind = Kind::kLatest;
-  Txid txid;
-  Position position;
-  int64_t time_ms = 0;  // inclusive
-  std::string label;
-  // "": latest. All digits: txid. A position token. `label:…`. RFC 3339 or what SQLite's datetime()
-  // yields ("2026-11-23 15:00:00", UTC). BAD_ARGUMENT otherwise.
-  static Result<RestoreTarget> Parse(std::string_view at);
-};
-
-// Pure: lists in, decision out.
-struct RestorePlan {
-  SnapshotRecord snapshot;
-  Slot first_slot;
-  Slot last_slot;            // last to read; first_slot-1 when the snapshot alone is the target
-  Txid target;
-  uint64_t history_hash = 0;
-  uint64_t rolling_checksum = 0;
-  uint32_t database_pages = 0;
-  Epoch epoch;
-  int64_t time_ms = 0;
-};
-
 struct RestoreReport {
   Position position;
-  int64_t time_ms = 0;       // commit time of the target
+  int64_t time_ms = 0;  // commit time of the target
   uint32_t page_size = 0;
   uint32_t database_pages = 0;
   uint64_t rolling_checksum = 0;
@@ -63,19 +49,25 @@ struct RestoreReport {
 
 enum class RestoreCheck { kChecksum, kQuick, kFull };
 
+inline constexpr int kPlanTriesMax = 5;
+
 struct RestoreSettings {
-  Random* random = nullptr;
-  // Runs SQLite's quick_check / integrity_check on the temp file; given by the floor that has SQLite.
+  Random* random = nullptr;  // for the temp file's name; null: SystemRandom()
+  // Runs SQLite's quick_check / integrity_check on the temp file, whose checksum is proven already;
+  // given by the floor that has SQLite. Must only read.
   std::function<Status(const std::string& temp_path)> sqlite_check;
 };
 
-// Restores to `path`, which must not exist (EXISTS).
-// NO_BACKUP: no manifest or no usable snapshot; NO_SUCH_POINT: target outside what is kept or not a
-// restore point (the message says the nearest ones); POSITION_LOST; CHAIN_BROKEN: names the object.
+// Restores to `path`, which must not exist (EXISTS), nor a -wal, -shm or -journal of it: SQLite
+// would replay those onto the restored file. Its directory must. NO_BACKUP: no manifest or no
+// usable snapshot; NO_SUCH_POINT: target outside what is kept or not a restore point (the message
+// says the nearest ones); POSITION_LOST; CHAIN_BROKEN: names the object; TIMEOUT: retired objects
+// faster than they could be read, every time. Anything the store says.
 Result<RestoreReport> Restore(ObjectStore& store, const std::string& path,
                               const RestoreTarget& target, const RestoreSettings& settings);
 
-// The same proof into an unlinked temp file in `directory`.
+// The same proof into a temp file in `directory` that never gets a name (with sqlite_check, which
+// needs one: only its temporary one).
 Result<RestoreReport> Verify(ObjectStore& store, const std::string& directory,
                              const RestoreTarget& target, const RestoreSettings& settings);
 

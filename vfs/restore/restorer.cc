@@ -1,0 +1,486 @@
+#include "vfs/restore/restorer.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "vfs/base/bytes.h"
+#include "vfs/base/checksum.h"
+#include "vfs/base/file_io.h"
+#include "vfs/format/segment_reader.h"
+#include "vfs/objects/object_key.h"
+#include "vfs/restore/restore_file.h"
+
+namespace guildlite {
+namespace {
+
+constexpr size_t kVerifyBytes = 1 << 20;
+
+Status Broken(std::string_view key, const std::string& what) {
+  return Status(Tag::kChainBroken, std::string(key) + ": " + what);
+}
+
+// What the report says was read, whoever read it.
+class CountingStore : public ObjectStore {
+ public:
+  explicit CountingStore(ObjectStore& store) : store_(store) {}
+
+  uint64_t objects() const { return objects_; }
+  uint64_t bytes() const { return bytes_; }
+
+  Result<StoredObject> Get(std::string_view key, std::optional<ByteRange> range) override {
+    auto object = store_.Get(key, range);
+    if (object.ok()) {
+      objects_++;
+      bytes_ += object->bytes.size();
+    }
+    return object;
+  }
+  Result<std::string> Put(std::string_view key, std::string_view bytes,
+                          const PutCondition& condition) override {
+    return store_.Put(key, bytes, condition);
+  }
+  Result<std::vector<ListEntry>> List(std::string_view prefix, std::string_view start_after,
+                                      size_t limit) override {
+    return store_.List(prefix, start_after, limit);
+  }
+  Status Delete(std::string_view key) override { return store_.Delete(key); }
+  std::string Describe() const override { return store_.Describe(); }
+
+ private:
+  ObjectStore& store_;
+  uint64_t objects_ = 0;
+  uint64_t bytes_ = 0;
+};
+
+// kNotFound stays: the caller decides whether that is damage.
+Result<Bytes> Fetch(ObjectStore& store, std::string_view key) {
+  auto object = store.Get(key);
+  if (object.ok()) return std::move(object->bytes);
+  if (object.status().tag() == Tag::kNotFound) {
+    return Status(Tag::kNotFound, std::string(key) + ": missing");
+  }
+  return object.status().Context("restore: read " + std::string(key));
+}
+
+// Parts, fetched one after the other and verified, then the inline body.
+class PartSource : public BodySource {
+ public:
+  PartSource(ObjectStore& store, const ObjectView& object, std::string_view name)
+      : store_(store), object_(object), name_(name) {}
+
+  Result<std::span<const std::byte>> Next() override {
+    const std::vector<BodyPart>& parts = object_.header.parts;
+    while (next_ < parts.size()) {
+      const BodyPart& part = parts[next_++];
+      if (!IsValidKey(part.name)) {
+        return Broken(name_, "names a part \"" + part.name + "\", which is no key");
+      }
+      auto bytes = Fetch(store_, part.name);
+      if (!bytes.ok()) return bytes.status();
+      bytes_ = *std::move(bytes);
+      if (bytes_.size() != part.size) {
+        return Broken(part.name, "has " + std::to_string(bytes_.size()) + " bytes, " +
+                                     std::string(name_) + " says " + std::to_string(part.size));
+      }
+      if (Hash64(AsBytes(bytes_)) != part.hash) {
+        return Broken(part.name, "its bytes are not those " + std::string(name_) + " was made of");
+      }
+      if (!bytes_.empty()) return AsBytes(bytes_);
+    }
+    bytes_.clear();
+    return std::exchange(inline_body_, {});
+  }
+
+ private:
+  ObjectStore& store_;
+  const ObjectView& object_;
+  const std::string_view name_;
+  size_t next_ = 0;
+  Bytes bytes_;
+  std::span<const std::byte> inline_body_ = object_.inline_body;
+};
+
+// Collects what the metas of a body say.
+class TransactionList : public BatchVisitor {
+ public:
+  std::vector<Transaction> Take() { return std::move(transactions_); }
+
+  Status ReadBase(Pgno, std::span<std::byte>) override {
+    return Status(Tag::kChainBroken, "a base was asked for without images");
+  }
+  Status OnTransaction(const Transaction& t) override {
+    transactions_.push_back(t);
+    return Status::Ok();
+  }
+  Status OnPage(Pgno, uint64_t, std::span<const std::byte>) override { return Status::Ok(); }
+  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
+
+ private:
+  std::vector<Transaction> transactions_;
+};
+
+// Applies the pages of one body after the other to the file.
+class Applier : public BatchVisitor {
+ public:
+  Applier(RestoreFile& file, const SnapshotRecord& snapshot) : file_(file), snapshot_(snapshot) {}
+
+  void set_page_size(uint32_t page_size) { page_size_ = page_size; }
+  // The next body: `key` holds transactions first..., of which `last` is the last to apply.
+  void Begin(std::string_view key, Txid first, Txid last) {
+    key_ = key;
+    expected_ = first;
+    last_ = last;
+    done_ = false;
+  }
+  bool done() const { return done_; }
+  uint32_t page_size() const { return page_size_; }
+  uint32_t database_pages() const { return database_pages_; }
+  uint64_t history_hash() const { return history_hash_; }
+
+  Status ReadBase(Pgno pgno, std::span<std::byte> out) override {
+    if (pgno.value > file_pages_) {
+      return Broken(key_, "page " + std::to_string(pgno.value) +
+                              " builds on a version of it, but the database has " +
+                              std::to_string(file_pages_) + " pages before txid " +
+                              std::to_string(expected_.value));
+    }
+    return file_.Read(Offset(pgno, out.size()), out);
+  }
+
+  Status OnTransaction(const Transaction& t) override {
+    if (t.txid != expected_) {
+      return Broken(key_, "holds txid " + std::to_string(t.txid.value) + ", expected " +
+                              std::to_string(expected_.value));
+    }
+    return Status::Ok();
+  }
+
+  Status OnPage(Pgno pgno, uint64_t, std::span<const std::byte> image) override {
+    const auto size = static_cast<uint32_t>(image.size());
+    if (size != page_size_) {
+      // A database without a page has no page size yet (PRAGMA page_size before the first write).
+      if (file_pages_ != 0 || !IsValidPageSize(size)) {
+        return Broken(key_, "has pages of " + std::to_string(size) + " bytes, the snapshot of " +
+                                std::to_string(page_size_));
+      }
+      page_size_ = size;
+    }
+    GUILDLITE_RETURN_IF_ERROR(file_.Write(Offset(pgno, size), image));
+    file_pages_ = std::max(file_pages_, pgno.value);
+    return Status::Ok();
+  }
+
+  Status OnTransactionEnd(const Transaction& t) override {
+    if (t.database_pages < file_pages_) {
+      GUILDLITE_RETURN_IF_ERROR(file_.Resize(uint64_t{t.database_pages} * page_size_));
+      file_pages_ = t.database_pages;
+    }
+    const uint64_t named = t.txid == snapshot_.txid          ? snapshot_.history_hash
+                           : t.txid == snapshot_.usable_from ? snapshot_.usable_history_hash
+                                                             : t.history_hash;
+    if (t.history_hash != named) {
+      return Broken(key_, "holds another history at txid " + std::to_string(t.txid.value) +
+                              " than the manifest names for " + snapshot_.key);
+    }
+    database_pages_ = t.database_pages;
+    history_hash_ = t.history_hash;
+    expected_ = t.txid.Next();
+    done_ = t.txid == last_;
+    return Status::Ok();
+  }
+
+  bool Done() override { return done_; }
+
+ private:
+  static uint64_t Offset(Pgno pgno, size_t page_size) {
+    return uint64_t{pgno.value - 1} * page_size;
+  }
+
+  RestoreFile& file_;
+  const SnapshotRecord& snapshot_;
+  std::string key_;
+  Txid expected_;
+  Txid last_;
+  bool done_ = false;
+  uint32_t page_size_ = 0;
+  uint32_t file_pages_ = 0;  // the file ends here; the rest of the database is a hole
+  uint32_t database_pages_ = 0;
+  uint64_t history_hash_ = 0;
+};
+
+class Restoration {
+ public:
+  Restoration(ObjectStore& store, const RestoreTarget& target, RestoreFile& file)
+      : store_(store), target_(target), file_(file) {}
+
+  Result<RestoreReport> Run() {
+    for (int i = 0; i < kPlanTriesMax; i++) {
+      auto report = Try();
+      if (!report.ok()) return report.status();
+      if (*report) {
+        (*report)->bytes_read = store_.bytes();
+        (*report)->objects_read = store_.objects();
+        return **report;
+      }
+      GUILDLITE_RETURN_IF_ERROR(file_.Resize(0));
+    }
+    return Status(Tag::kTimeout,
+                  "restore from " + store_.Describe() +
+                      ": what was being read was retired meanwhile, " +
+                      std::to_string(kPlanTriesMax) + " times; try again",
+                  true);
+  }
+
+ private:
+  // nullopt: what the manifest had named is not kept any more; plan anew.
+  Result<std::optional<RestoreReport>> Try() {
+    const auto at = ReadManifest(store_);
+    if (!at.ok()) {
+      if (at.status().tag() == Tag::kNotFound) {
+        return Status(Tag::kNoBackup, "nothing was ever replicated to " + store_.Describe() + ": " +
+                                          std::string(kManifestKey) + " is missing");
+      }
+      return at.status().Context("restore from " + store_.Describe());
+    }
+    const Manifest& manifest = at->manifest;
+    lineage_ = manifest.lineage;
+    const auto snapshots = SnapshotsFor(manifest, target_);
+    if (!snapshots.ok()) return snapshots.status().Context("restore from " + store_.Describe());
+
+    for (const SnapshotRecord& snapshot : *snapshots) {
+      LogWalk walk;
+      const bool needs_log = NeedsLog(manifest, snapshot, target_);
+      if (needs_log) {
+        auto walked = WalkLog(store_, lineage_, snapshot.first_slot);
+        if (!walked.ok()) {
+          if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
+          return walked.status().Context("restore from " + store_.Describe());
+        }
+        walk = *std::move(walked);
+      }
+      const WalkedLog log{walk.entries,
+                          [this](const LogEntry& entry) { return TransactionsOf(entry); }};
+      auto plan = PlanRestore(manifest, snapshot, log, target_);
+      if (!plan.ok()) return Missing(plan.status(), snapshot, needs_log);
+      if (!*plan) continue;
+      auto report = Execute(**plan, walk);
+      if (!report.ok()) return Missing(report.status(), snapshot, needs_log);
+      return std::optional(*report);
+    }
+    return NoPlan(manifest, target_).Context("restore from " + store_.Describe());
+  }
+
+  // An object is gone: retired under us, or lost (invariant 5). Other errors pass.
+  Result<std::optional<RestoreReport>> Missing(const Status& status, const SnapshotRecord& snapshot,
+                                               bool needs_log) {
+    if (status.tag() != Tag::kNotFound) {
+      return status.Context("restore from " + store_.Describe());
+    }
+    const auto now = ReadManifest(store_);
+    if (!now.ok() && now.status().tag() != Tag::kNotFound) {
+      return now.status().Context("restore from " + store_.Describe());
+    }
+    if (now.ok()) {
+      const std::vector<SnapshotRecord>& kept = now->manifest.snapshots;
+      const bool retired = std::none_of(
+          kept.begin(), kept.end(), [&](const SnapshotRecord& s) { return s.key == snapshot.key; });
+      if (retired || (needs_log && now->manifest.floor > snapshot.first_slot)) {
+        return std::optional<RestoreReport>();
+      }
+    }
+    return Status(Tag::kChainBroken, status.message()).Context("restore from " + store_.Describe());
+  }
+
+  Result<std::vector<Transaction>> TransactionsOf(const LogEntry& entry) {
+    Bytes refetched;
+    const std::string key = LogKey(entry.header.slot);
+    auto object = Open(entry, key, &refetched);
+    if (!object.ok()) return object.status();
+    PartSource source(store_, *object, key);
+    TransactionList list;
+    GUILDLITE_RETURN_IF_ERROR(
+        DecodeBody(source, {.images = false, .check_history = false}, list, key));
+    return list.Take();
+  }
+
+  // The object as it was walked; `refetched` owns its bytes if the walk did not keep them.
+  Result<ObjectView> Open(const LogEntry& entry, const std::string& key, Bytes* refetched) {
+    std::string_view bytes = entry.bytes;
+    if (bytes.empty()) {
+      auto fetched = Fetch(store_, key);
+      if (!fetched.ok()) return fetched.status();
+      *refetched = *std::move(fetched);
+      bytes = *refetched;
+    }
+    auto object = OpenObject(bytes, key);
+    if (object.ok() && object->object_hash != entry.object_hash) {
+      return Broken(key, "is another object than a moment ago");
+    }
+    return object;
+  }
+
+  Result<RestoreReport> Execute(RestorePlan plan, const LogWalk& walk) {
+    Applier applier(file_, plan.snapshot);
+    GUILDLITE_RETURN_IF_ERROR(ApplySnapshot(&plan, &applier));
+    for (const RestoreStep& step : plan.steps) {
+      const size_t index = step.slot.value - plan.snapshot.first_slot.value;
+      assert(index < walk.entries.size());
+      GUILDLITE_RETURN_IF_ERROR(ApplyStep(step, walk.entries[index], &applier));
+    }
+    if (applier.history_hash() != plan.history_hash ||
+        applier.database_pages() != plan.database_pages) {
+      return Broken(
+          plan.steps.empty() ? plan.snapshot.key : LogKey(plan.steps.back().slot),
+          "its header and its body differ about txid " + std::to_string(plan.target.value));
+    }
+    // The lock page may be the last one, and nobody writes it.
+    GUILDLITE_RETURN_IF_ERROR(file_.Resize(uint64_t{plan.database_pages} * applier.page_size()));
+    GUILDLITE_RETURN_IF_ERROR(CheckContent(plan, applier.page_size()));
+    return RestoreReport{
+        .position = {lineage_, plan.epoch, plan.target, static_cast<uint32_t>(plan.history_hash)},
+        .time_ms = plan.time_ms,
+        .page_size = applier.page_size(),
+        .database_pages = plan.database_pages,
+        .rolling_checksum = plan.rolling_checksum,
+        .transactions = plan.target.value - plan.snapshot.txid.value};
+  }
+
+  Status ApplySnapshot(RestorePlan* plan, Applier* applier) {
+    const SnapshotRecord& record = plan->snapshot;
+    const auto bytes = Fetch(store_, record.key);
+    if (!bytes.ok()) return bytes.status();
+    const auto object = OpenObject(*bytes, record.key);
+    if (!object.ok()) return object.status();
+    const ObjectHeader& h = object->header;
+    if (h.kind != ObjectKind::kSnapshot || h.lineage != lineage_ || h.first_txid != record.txid ||
+        h.last_txid != record.usable_from) {
+      return Broken(record.key, "is not the snapshot the manifest names: of txid " +
+                                    std::to_string(record.txid.value) + ", usable from txid " +
+                                    std::to_string(record.usable_from.value));
+    }
+    applier->set_page_size(h.page_size);
+    applier->Begin(record.key, record.txid, record.txid);
+    PartSource source(store_, *object, record.key);
+    GUILDLITE_RETURN_IF_ERROR(DecodeBody(source, {.page_size = h.page_size, .check_history = false},
+                                         *applier, record.key));
+    if (!applier->done()) return Broken(record.key, "is empty");
+    if (!plan->rolling_known) {
+      if (!h.rolling_known) {
+        return Broken(record.key, "does not say what the whole database must add up to");
+      }
+      plan->rolling_known = true;
+      plan->rolling_checksum = h.rolling_checksum;
+      plan->database_pages = h.database_pages;
+    }
+    return Status::Ok();
+  }
+
+  Status ApplyStep(const RestoreStep& step, const LogEntry& entry, Applier* applier) {
+    Bytes refetched;
+    const std::string key = LogKey(step.slot);
+    const auto object = Open(entry, key, &refetched);
+    if (!object.ok()) return object.status();
+    applier->Begin(key, step.first, step.last);
+    PartSource source(store_, *object, key);
+    GUILDLITE_RETURN_IF_ERROR(
+        DecodeBody(source, {.history_before = applier->history_hash()}, *applier, key));
+    if (!applier->done()) {
+      return Broken(key, "ends before txid " + std::to_string(step.last.value));
+    }
+    return Status::Ok();
+  }
+
+  // The proof: what is in the file, read back, is what was in the database.
+  Status CheckContent(const RestorePlan& plan, uint32_t page_size) {
+    uint64_t sum = 0;
+    if (plan.database_pages > 0) {
+      const Pgno lock_page = LockPage(page_size);
+      std::vector<std::byte> buffer(std::max<size_t>(kVerifyBytes, page_size));
+      const size_t chunk_pages = buffer.size() / page_size;
+      for (uint64_t done = 0; done < plan.database_pages;) {
+        const size_t pages = std::min<uint64_t>(chunk_pages, plan.database_pages - done);
+        const std::span chunk(buffer.data(), pages * page_size);
+        GUILDLITE_RETURN_IF_ERROR(file_.Read(done * page_size, chunk));
+        for (size_t i = 0; i < pages; i++) {
+          const Pgno pgno(static_cast<uint32_t>(done + i + 1));
+          if (pgno == lock_page) continue;
+          sum += PageHash(pgno, chunk.subspan(i * page_size, page_size));
+        }
+        done += pages;
+      }
+    }
+    if (sum == plan.rolling_checksum) return Status::Ok();
+    std::string objects = plan.snapshot.key;
+    if (!plan.steps.empty()) {
+      objects +=
+          " with " + LogKey(plan.steps.front().slot) + " to " + LogKey(plan.steps.back().slot);
+    }
+    return Broken(objects, "the database at txid " + std::to_string(plan.target.value) +
+                               " adds up to " + std::to_string(sum) + ", its checksum is " +
+                               std::to_string(plan.rolling_checksum));
+  }
+
+  CountingStore store_;
+  const RestoreTarget& target_;
+  RestoreFile& file_;
+  Lineage lineage_;
+};
+
+Status CheckPath(const std::string& path) {
+  if (path.empty()) return Status(Tag::kBadArgument, "restore: the path is empty");
+  if (path.find('\0') != std::string::npos) {
+    return Status(Tag::kBadArgument, "restore: the path has a NUL byte");
+  }
+  if (path.find("://") != std::string::npos || path.starts_with("file:") ||
+      path.starts_with("s3:")) {
+    return Status(Tag::kBadArgument,
+                  "restore to " + path + ": a path is wanted; are path and url swapped?");
+  }
+  if (BaseName(path).empty()) {
+    return Status(Tag::kBadArgument, "restore to " + path + ": that names a directory");
+  }
+  return Status::Ok();
+}
+
+Random& RandomOf(const RestoreSettings& settings) {
+  return settings.random != nullptr ? *settings.random : SystemRandom();
+}
+
+}  // namespace
+
+Result<RestoreReport> Restore(ObjectStore& store, const std::string& path,
+                              const RestoreTarget& target, const RestoreSettings& settings) {
+  GUILDLITE_RETURN_IF_ERROR(CheckPath(path));
+  GUILDLITE_RETURN_IF_ERROR(CheckNothingAt(path));
+  auto file = RestoreFile::Create(DirectoryOf(path), BaseName(path), RandomOf(settings));
+  if (!file.ok()) return file.status();
+  auto report = Restoration(store, target, **file).Run();
+  if (!report.ok()) return report;
+  if (settings.sqlite_check) {
+    GUILDLITE_RETURN_IF_ERROR(settings.sqlite_check((*file)->temp_path()));
+  }
+  GUILDLITE_RETURN_IF_ERROR((*file)->Publish(path));
+  return report;
+}
+
+Result<RestoreReport> Verify(ObjectStore& store, const std::string& directory,
+                             const RestoreTarget& target, const RestoreSettings& settings) {
+  auto file = RestoreFile::Create(directory, "verify", RandomOf(settings));
+  if (!file.ok()) return file.status();
+  if (!settings.sqlite_check) (*file)->Unlink();
+  auto report = Restoration(store, target, **file).Run();
+  if (!report.ok()) return report;
+  if (settings.sqlite_check) {
+    GUILDLITE_RETURN_IF_ERROR(settings.sqlite_check((*file)->temp_path()));
+  }
+  return report;
+}
+
+}  // namespace guildlite
