@@ -80,8 +80,7 @@ struct Wal : WalBuilder {
   WalTailer tailer{file()};
 };
 
-// --- whole transactions
-// ---------------------------------------------------------------------------
+// --- whole transactions ---
 
 TEST(WalTailer, DeliversTransactionsInOrderWithAndWithoutABound) {
   for (const bool big_endian : {false, true}) {
@@ -184,8 +183,7 @@ TEST(WalTailer, CarriesImagesUpToTheLimitAndReadsThemBackBeyond) {
   }
 }
 
-// --- the bound
-// ------------------------------------------------------------------------------------
+// --- the bound ---
 
 // H11: the commit frame is in the file, but SQLite has not published it and may roll it back.
 TEST(WalTailer, ACommitFrameBeyondTheBoundIsNotACommit) {
@@ -331,8 +329,7 @@ TEST(WalTailer, AFailingReadIsAnError) {
   EXPECT_EQ(tailer.Next(mark, Published{1, 2, 4, 1, 0, 0}).status().tag(), Tag::kLocalIo);
 }
 
-// --- header and marks
-// -----------------------------------------------------------------------------
+// --- header and marks ---
 
 TEST(WalTailer, ReadHeaderTellsMissingFromWrong) {
   Wal wal;
@@ -370,8 +367,7 @@ TEST(WalTailer, ContainsExactlyThePointsOfTheFile) {
   EXPECT_FALSE(*wal.tailer.Contains(marks[0]));
 }
 
-// --- padding
-// --------------------------------------------------------------------------------------
+// --- padding ---
 
 TEST(WalTailer, PaddingRepeatsAreNotTransactions) {
   for (const bool bounded : {true, false}) {
@@ -440,8 +436,7 @@ TEST(WalTailer, ARepeatThatBreaksTheChainIsNotPaddingInRecovery) {
   EXPECT_EQ(wal.Next(first, std::nullopt).mark, first);
 }
 
-// --- the broken chain (H1)
-// ------------------------------------------------------------------------
+// --- the broken chain (H1) ---
 
 // After spill, ROLLBACK TO and COMMIT, SQLite 3.40.1 leaves frames without salts and checksums and
 // publishes them; the next transaction continues from the published checksum.
@@ -557,8 +552,7 @@ TEST(WalTailer, NothingIsTakenByPositionAfterAMarkThatWasOverwritten) {
   EXPECT_EQ(wal.Next(lost, wal.published()).end, End::kOtherGeneration);
 }
 
-// --- damage
-// ---------------------------------------------------------------------------------------
+// --- damage ---
 
 // Everything delivered from `bytes` without a bound, and the ends of it with one.
 std::vector<WalMark> Deliver(Wal* wal, const std::string& bytes, const WalMark& start,
@@ -624,8 +618,152 @@ TEST_F(DamageTest, AFlipOfAnyByteGivesThePrefixBeforeIt) {
   }
 }
 
-// --- against a model
-// ------------------------------------------------------------------------------
+// --- WALs written by SQLite ---
+
+// tests/data/wal; make_golden_wals.cc says what the files are and how they came to be.
+struct Golden {
+  struct Commit {
+    uint32_t end_frame, database_pages, cksum1, cksum2;
+    uint64_t content;
+    std::map<uint32_t, uint64_t> changed;
+  };
+  uint32_t page_size = 0;
+  size_t recovers = 0;
+  std::vector<Commit> commits;
+  std::vector<uint64_t> base;  // page hashes of the database file
+  std::string wal;
+};
+
+constexpr char kGoldens[] = GUILDLITE_TEST_DATA "/wal/";
+
+std::string ReadGolden(const std::string& file) {
+  auto content = ReadWholeFile(kGoldens + file);
+  EXPECT_TRUE(content.ok()) << content.status().ToString();
+  return content.ok() ? *content : "";
+}
+
+Golden LoadGolden(const std::string& name) {
+  Golden g;
+  std::istringstream lines(ReadGolden(name + ".txt"));
+  for (std::string word; lines >> word;) {
+    if (word == "page_size") lines >> g.page_size;
+    if (word == "recovers") lines >> g.recovers;
+    if (word == "transaction") {
+      Golden::Commit c;
+      lines >> c.end_frame >> c.database_pages;
+      lines >> std::hex >> c.cksum1 >> c.cksum2 >> c.content >> std::dec;
+      g.commits.push_back(c);
+    }
+    if (word == "page") {
+      uint32_t pgno;
+      lines >> pgno;
+      lines >> std::hex >> g.commits.back().changed[pgno] >> std::dec;
+    }
+  }
+  const std::string db = ReadGolden(name + ".db");
+  for (size_t at = 0; at < db.size(); at += g.page_size) {
+    const Pgno pgno(static_cast<uint32_t>(g.base.size() + 1));
+    g.base.push_back(PageHash(pgno, AsBytes(db).subspan(at, g.page_size)));
+  }
+  g.wal = ReadGolden(name + ".wal");
+  return g;
+}
+
+struct GoldenTest : ::testing::TestWithParam<std::string> {
+  GoldenTest() : g(LoadGolden(GetParam())), memory(g.wal), tailer(memory.file()) {
+    auto header = tailer.ReadHeader();
+    EXPECT_TRUE(header.ok());
+    if (!header.ok()) return;
+    EXPECT_EQ(header->page_size, g.page_size);
+    start = WalTailer::Start(*header);
+  }
+  Published At(const Golden::Commit& c) const {
+    return {start.salt1, start.salt2, c.end_frame, c.database_pages, c.cksum1, c.cksum2};
+  }
+  // `t` is commit `n`: every page that changed is in it, and what is in it makes the content.
+  void Expect(const WalTransaction& t, size_t n) {
+    ASSERT_LT(n, g.commits.size());
+    const Golden::Commit& c = g.commits[n];
+    EXPECT_EQ(t.end.frame, c.end_frame);
+    ASSERT_EQ(t.database_pages, c.database_pages);
+    if (n == 0) hashes = g.base;
+    hashes.resize(c.database_pages);
+    std::map<uint32_t, uint64_t> delivered;
+    for (size_t i = 0; i < t.pages.size(); ++i) {
+      const FrameRef& p = t.pages[i];
+      ASSERT_LE(p.pgno.value, c.database_pages);
+      delivered[p.pgno.value] = hashes[p.pgno.value - 1] = p.hash;
+      std::vector<std::byte> image(g.page_size);
+      ASSERT_TRUE(tailer.ReadPage(p.frame, g.page_size, image).ok());
+      EXPECT_EQ(PageHash(p.pgno, image), p.hash);
+      EXPECT_EQ(AsText(image), AsText(std::span(t.images).subspan(i * g.page_size, g.page_size)));
+    }
+    for (const auto& [pgno, hash] : c.changed) EXPECT_EQ(delivered[pgno], hash) << pgno;
+    uint64_t content = 0;
+    for (const uint64_t hash : hashes) content += hash;
+    EXPECT_EQ(content, c.content) << "transaction " << n;
+  }
+  // All transactions after `mark` within `bound`, which are commits `n`..; returns where it
+  // stopped.
+  WalMark ReadAll(WalMark mark, const std::optional<Published>& bound, size_t* n) {
+    for (;;) {
+      auto outcome = tailer.Next(mark, bound);
+      EXPECT_TRUE(outcome.ok()) << outcome.status().ToString();
+      if (!outcome.ok() || outcome->end != End::kTransaction) return mark;
+      Expect(outcome->transaction, (*n)++);
+      mark = outcome->mark;
+      EXPECT_TRUE(*tailer.Contains(mark));
+    }
+  }
+  bool broken() const { return g.recovers < g.commits.size(); }
+
+  Golden g;
+  testing::MemoryFile memory;
+  WalTailer tailer;
+  WalMark start;
+  std::vector<uint64_t> hashes;
+};
+
+TEST_P(GoldenTest, CommitByCommit) {
+  WalMark mark = start;
+  size_t n = 0;
+  for (const Golden::Commit& c : g.commits) {
+    mark = ReadAll(mark, At(c), &n);
+    EXPECT_EQ(mark, (WalMark{start.salt1, start.salt2, c.end_frame, c.cksum1, c.cksum2}));
+  }
+  EXPECT_EQ(n, g.commits.size());
+  EXPECT_EQ(tailer.chain_breaks() > 0, broken());
+}
+
+TEST_P(GoldenTest, AllCommitsUnderOneBound) {
+  size_t n = 0;
+  const WalMark mark = ReadAll(start, At(g.commits.back()), &n);
+  EXPECT_EQ(n, g.commits.size());
+  EXPECT_EQ(mark.frame, g.commits.back().end_frame);
+  EXPECT_EQ(tailer.chain_breaks() > 0, broken());
+}
+
+TEST_P(GoldenTest, RecoversWhatSqliteRecovers) {
+  size_t n = 0;
+  ReadAll(start, std::nullopt, &n);
+  EXPECT_EQ(n, g.recovers);
+  EXPECT_EQ(tailer.chain_breaks(), 0u);
+}
+
+std::vector<std::string> GoldenNames() {
+  std::vector<std::string> names;
+  const auto files = ListDirectory(kGoldens);
+  if (!files.ok()) return names;
+  for (const std::string& file : *files) {
+    if (file.ends_with(".wal")) names.push_back(file.substr(0, file.size() - 4));
+  }
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Sqlite, GoldenTest, ::testing::ValuesIn(GoldenNames()),
+                         [](const auto& test) { return test.param; });
+
+// --- against a model ---
 
 // A random history written frame by frame, with spills, rollbacks, padding, resets and broken
 // chains, read by one tailer at random times with the bounds of those times.
