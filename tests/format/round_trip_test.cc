@@ -329,5 +329,37 @@ TEST(BatchWriter, TheSameCallsGiveTheSameBytesWhateverTheWriterEncodedBefore) {
   }
 }
 
+#ifndef NDEBUG
+TEST(BatchWriterDeathTest, WhatMayNotBeInASegmentStopsTheWriter) {
+  const std::string image = MakePage(512, 1);
+  const uint32_t lock_page = LockPage(512).value;
+  const auto write = [&](std::initializer_list<uint32_t> pgnos, uint32_t database_pages,
+                         uint64_t hash_error) {
+    BatchWriter writer({.page_size = 512});
+    writer.BeginTransaction({.txid = Txid(1), .database_pages = database_pages});
+    for (const uint32_t pgno : pgnos) {
+      writer.AddPage(Pgno(pgno), PageHash(Pgno(pgno), AsBytes(image)) + hash_error, AsBytes(image),
+                     {});
+    }
+  };
+  EXPECT_DEATH(write({0}, 9, 0), "pgno");
+  EXPECT_DEATH(write({10}, 9, 0), "pgno");
+  EXPECT_DEATH(write({lock_page}, lock_page + 1, 0), "pgno");
+  EXPECT_DEATH(write({4, 5, 4}, 9, 0), "first_in_transaction");
+  EXPECT_DEATH(write({4}, 9, 1), "hash");
+}
+
+TEST(BatchWriterDeathTest, TransactionsFollowEachOtherAndTimeNeverGoesBack) {
+  const auto write = [](const Transaction& second) {
+    BatchWriter writer({.page_size = 512});
+    writer.BeginTransaction({.txid = Txid(1), .time_ms = 5});
+    writer.EndTransaction();
+    writer.BeginTransaction(second);
+  };
+  EXPECT_DEATH(write({.txid = Txid(3), .time_ms = 5}), "txid");
+  EXPECT_DEATH(write({.txid = Txid(2), .time_ms = 4}), "time_ms");
+}
+#endif
+
 }  // namespace
 }  // namespace guildlite
