@@ -539,6 +539,7 @@ TEST(RestorePlan, APositionOfAnotherHistoryIsLost) {
 TEST(RestorePlan, APositionBeyondWhatItsEpochFrozeIsLost) {
   Sketch s;
   s.Snapshot().Data(5).Fence(2, 5).Data(6);
+  ExpectFails(s.Plan(At(s.PositionOf(1, 7))), Tag::kPositionLost, "epoch 1 ended at txid 5");
   Position p = s.PositionOf(2, 6);
   p.epoch = Epoch(1);
   ExpectFails(s.Plan(At(p)), Tag::kPositionLost, "epoch 1 ended at txid 5");
@@ -551,6 +552,19 @@ TEST(RestorePlan, APositionIsFoundInASnapshotALaterEpochMade) {
   s.manifest.snapshots[0].usable_history_hash = Sketch::Hash(1, 5);
   EXPECT_PLAN(s.Plan(At(s.PositionOf(1, 5))), "0", 5, IsEmpty());
   ExpectFails(s.Plan(At(s.PositionOf(1, 4))), Tag::kNoSuchPoint, "the nearest after is txid 5 ");
+}
+
+TEST(RestorePlan, APositionProvenByAHealThatALaterEpochEndedIsARestorePoint) {
+  Sketch s;
+  s.Snapshot().Data(4).HealBegin().Data(6);
+  const Position p = s.PositionOf(1, 6);
+  s.Fence(2, 6);
+  s.HealEnd();
+  s.entries().back().header.history_hash = Sketch::Hash(1, 6);
+  EXPECT_PLAN(s.Plan(At(p)), "0", 6, Not(IsEmpty()));
+  s.Fence(3, 5);
+  s.Data(7, "11");
+  EXPECT_PLAN(s.Plan(At(p)), "0", 6, ElementsAre(Step(2, 1, 4), Step(4, 5, 6)));
 }
 
 // ---- Retired logs and lost ones ----------------------------------------------------------------

@@ -382,7 +382,7 @@ class Planner {
     if (IsTarget(snapshot_, target_)) return std::optional(PlanFor(OwnPoint(snapshot_)));
     const bool has_log = HasLog(manifest_, snapshot_);
     const std::span<const LogEntry> entries =
-        has_log ? log_.entries.first(EndOfTargetsEpoch()) : log_.entries.first(0);
+        has_log ? log_.entries.first(EndOfTargetsHistory()) : log_.entries.first(0);
     whole_log_ = has_log && entries.size() == log_.entries.size();
     auto history = ReplayLog(snapshot_, entries);
     if (!history.ok()) return history.status();
@@ -406,20 +406,26 @@ class Planner {
   }
 
  private:
-  // How much of the log speaks about the target's history: all, or up to the end of its epoch.
-  size_t EndOfTargetsEpoch() const {
-    Epoch epoch;
-    if (target_.kind == RestoreTarget::Kind::kPosition) {
-      epoch = target_.position.epoch;
-    } else if (target_.kind == RestoreTarget::Kind::kLabel) {
-      epoch = snapshot_.epoch;
-    } else {
-      return log_.entries.size();
-    }
-    const auto end = std::find_if(log_.entries.begin(), log_.entries.end(), [epoch](const auto& e) {
-      return e.header.kind == ObjectKind::kFence && e.header.epoch > epoch;
+  // How much of the log speaks about the target: all, or up to where a later epoch rewinds over it.
+  size_t EndOfTargetsHistory() const {
+    const auto end = std::find_if(log_.entries.begin(), log_.entries.end(), [this](const auto& e) {
+      return EndsTargetsEpoch(e.header) && e.header.continues_from < TargetsTxid();
     });
     return static_cast<size_t>(end - log_.entries.begin());
+  }
+  bool EndsTargetsEpoch(const ObjectHeader& h) const {
+    switch (target_.kind) {
+      case RestoreTarget::Kind::kPosition:
+        return h.kind == ObjectKind::kFence && h.epoch > target_.position.epoch;
+      case RestoreTarget::Kind::kLabel:
+        return h.kind == ObjectKind::kFence && h.epoch > snapshot_.epoch;
+      default:
+        return false;
+    }
+  }
+  Txid TargetsTxid() const {
+    return target_.kind == RestoreTarget::Kind::kPosition ? target_.position.txid
+                                                          : snapshot_.usable_from;
   }
 
   Result<std::optional<Point>> FindTarget(const Points& points) const {
@@ -476,20 +482,21 @@ class Planner {
 
   Result<std::optional<Point>> FindPosition(const Points& points) const {
     const Position& p = target_.position;
-    if (p.txid > history_.tip && !whole_log_) {
-      return Status(Tag::kPositionLost, "position " + p.ToString() + ": epoch " +
-                                            std::to_string(p.epoch.value) + " ended at txid " +
-                                            Number(history_.tip));
-    }
+    const auto end = std::find_if(log_.entries.begin(), log_.entries.end(),
+                                  [this](const auto& e) { return EndsTargetsEpoch(e.header); });
+    const auto lost = [&](const std::string& why) {
+      return Status(Tag::kPositionLost, "position " + p.ToString() + ": " + why);
+    };
     if (p.txid <= history_.tip) {
       auto point = points.At(p.txid);
       if (!point.ok()) return point.status();
       if (CheckOf(point->history_hash) != p.check) {
-        return Status(Tag::kPositionLost,
-                      "position " + p.ToString() + ": the history of epoch " +
-                          std::to_string(p.epoch.value) +
-                          " has another transaction there: " + Describe(manifest_.lineage, *point));
+        return lost("the history has another transaction there: " +
+                    Describe(manifest_.lineage, *point));
       }
+    } else if (end != log_.entries.end()) {
+      return lost("epoch " + std::to_string(p.epoch.value) + " ended at txid " +
+                  Number(end->header.last_txid));
     }
     return FindTxid(points, p.txid);
   }
@@ -537,7 +544,7 @@ class Planner {
   const WalkedLog& log_;
   const RestoreTarget& target_;
   History history_;
-  bool whole_log_ = false;      // the history is that of the tip, not of an earlier epoch's end
+  bool whole_log_ = false;      // the history is that of the tip, not of before a rewind
   Slot next_;                   // the first slot the walk did not find
   std::optional<Slot> beyond_;  // a slot behind it that must exist
 };

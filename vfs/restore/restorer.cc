@@ -217,8 +217,9 @@ class Applier : public BatchVisitor {
 
 class Restoration {
  public:
-  Restoration(ObjectStore& store, const RestoreTarget& target, RestoreFile& file)
-      : store_(store), target_(target), file_(file) {}
+  Restoration(ObjectStore& store, const RestoreTarget& target, const RestoreSettings& settings,
+              RestoreFile& file)
+      : store_(store), target_(target), settings_(settings), file_(file) {}
 
   Result<RestoreReport> Run() {
     for (int i = 0; i < kPlanTriesMax; i++) {
@@ -258,7 +259,8 @@ class Restoration {
       LogWalk walk;
       const bool needs_log = NeedsLog(manifest, snapshot, target_);
       if (needs_log) {
-        auto walked = WalkLog(store_, lineage_, snapshot.first_slot);
+        auto walked = WalkLog(store_, lineage_, snapshot.first_slot,
+                              {.previous_hash = {}, .keep_bytes_max = settings_.keep_bytes_max});
         if (!walked.ok()) {
           if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
           return walked.status().Context("restore from " + store_.Describe());
@@ -429,6 +431,7 @@ class Restoration {
 
   CountingStore store_;
   const RestoreTarget& target_;
+  const RestoreSettings& settings_;
   RestoreFile& file_;
   Lineage lineage_;
 };
@@ -461,7 +464,7 @@ Result<RestoreReport> Restore(ObjectStore& store, const std::string& path,
   GUILDLITE_RETURN_IF_ERROR(CheckNothingAt(path));
   auto file = RestoreFile::Create(DirectoryOf(path), BaseName(path), RandomOf(settings));
   if (!file.ok()) return file.status();
-  auto report = Restoration(store, target, **file).Run();
+  auto report = Restoration(store, target, settings, **file).Run();
   if (!report.ok()) return report;
   if (settings.sqlite_check) {
     GUILDLITE_RETURN_IF_ERROR(settings.sqlite_check((*file)->temp_path()));
@@ -475,7 +478,7 @@ Result<RestoreReport> Verify(ObjectStore& store, const std::string& directory,
   auto file = RestoreFile::Create(directory, "verify", RandomOf(settings));
   if (!file.ok()) return file.status();
   if (!settings.sqlite_check) (*file)->Unlink();
-  auto report = Restoration(store, target, **file).Run();
+  auto report = Restoration(store, target, settings, **file).Run();
   if (!report.ok()) return report;
   if (settings.sqlite_check) {
     GUILDLITE_RETURN_IF_ERROR(settings.sqlite_check((*file)->temp_path()));

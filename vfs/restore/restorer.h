@@ -53,6 +53,7 @@ inline constexpr int kPlanTriesMax = 5;
 
 struct RestoreSettings {
   Random* random = nullptr;  // for the temp file's name; null: SystemRandom()
+  uint64_t keep_bytes_max = WalkSettings().keep_bytes_max;  // log objects held in memory
   // Runs SQLite's quick_check / integrity_check on the temp file, whose checksum is proven already;
   // given by the floor that has SQLite. Must only read.
   std::function<Status(const std::string& temp_path)> sqlite_check;
