@@ -18,6 +18,23 @@ constexpr uint64_t kBatchBytesMax = 4 << 20;
 // How often a page that matches neither table nor WAL is read again before the scan calls it a page
 // written behind our back. A torn read lasts as long as one page write of a checkpoint.
 constexpr uint32_t kScanRetriesMax = 64;
+constexpr size_t kChecksMax = 8192;
+
+CapturedState EndOf(const SealedBatch& batch) {
+  const Transaction& t = batch.last;
+  CapturedState s;
+  s.txid = t.txid;
+  s.mark = t.mark;
+  s.mark_valid = t.mark != WalMark();
+  s.history_hash = t.history_hash;
+  s.rolling_checksum = t.rolling_checksum;
+  s.rolling_known = t.rolling_known;
+  s.page_size = batch.page_size;
+  s.database_pages = t.database_pages;
+  s.free_pages = t.free_pages;
+  s.time_ms = t.time_ms;
+  return s;
+}
 
 
 }  // namespace
@@ -73,23 +90,23 @@ void Recorder::Unlock() {
   unlocked_.notify_one();
 }
 
-Status Recorder::StartFirst(Lineage lineage) {
+void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
   const Guard guard(*this);
   state_ = CapturedState();
-  state_.history_hash = HistoryStart(lineage);
+  state_.txid = txid;
+  state_.history_hash = history_hash;
   state_.time_ms = clock_.NowMs();
-  table_ = PageTable();
   any_generation_ = true;
   BeginScanLocked(ScanKind::kFirst);
-  return Status::Ok();
 }
 
-void Recorder::StartAt(const CapturedState& state, PageTable table) {
+void Recorder::StartAt(const CapturedState& state, PageTable table, Txid acknowledged) {
   const Guard guard(*this);
   state_ = state;
   table_ = std::move(table);
   table_header_ = state.txid;
   table_must_flush_ = true;
+  spool_.Acknowledge(acknowledged);
   link_ = sidecar_.ReadLink();
   if (!state_.mark_valid) {
     if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
@@ -376,6 +393,8 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
   t->rolling_known = table_.complete() && !healing_ && !(scan_ && scan_->kind == ScanKind::kFirst);
   t->rolling_checksum = t->rolling_known ? table_.sum() : 0;
 
+  checks_.push_back({t->txid, static_cast<uint32_t>(t->history_hash)});
+  if (checks_.size() > kChecksMax) checks_.pop_front();
   state_.txid = t->txid;
   state_.history_hash = t->history_hash;
   state_.rolling_known = t->rolling_known;
@@ -399,12 +418,12 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
   }
 
   if (!writer_) writer_ = std::make_unique<BatchWriter>(BatchWriter::Settings{state_.page_size});
+  if (writer_->empty()) open_first_ms_ = t->time_ms;
   writer_->BeginTransaction(*t);
   std::vector<std::byte> image(state_.page_size);
   for (size_t i = 0; i < entries.size(); ++i) {
     if (Status s = read_image(i, image); !s.ok()) {
       // The frames are gone from under us. What was encoded of it is useless, and so is the table.
-      writer_.reset();
       Drop(s.message());
       return Status::Ok();
     }
@@ -416,11 +435,11 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
       return has_base;
     });
     touch(pgno);
-    if (writer_->encoded_bytes() >= kBatchBytesMax) {
+    if (writer_->encoded_bytes() - taken_ >= kBatchBytesMax) {
       // One transaction larger than a batch: what is finished goes to the file.
       const Txid first = writer_->first_txid();
+      taken_ = writer_->encoded_bytes();
       if (Status s = spool_.AppendPartial(first, writer_->TakeEncoded()); !s.ok()) {
-        writer_.reset();
         Drop(s.message());
         return Status::Ok();
       }
@@ -437,9 +456,11 @@ void Recorder::SealOpen() {
   SealedBatch batch;
   batch.first = writer_->first_txid();
   batch.last = last_;
+  batch.first_time_ms = open_first_ms_;
   batch.page_size = state_.page_size;
   batch.starts_object = batch_starts_object_;
   batch.bytes = writer_->Seal();
+  taken_ = 0;
   batch_starts_object_ = false;
   spool_.Append(std::move(batch));
   if (spool_.pending_bytes() > settings_.spool_limit_bytes) {
@@ -546,19 +567,27 @@ Result<std::optional<ShipItem>> Recorder::NextToShip(Txid acknowledged, uint64_t
     item.body += *bytes;
   }
   if (!end) return std::optional<ShipItem>();
-  const Transaction& t = end->last;
-  item.last = t.txid;
-  item.end.txid = t.txid;
-  item.end.mark = t.mark;
-  item.end.mark_valid = t.mark != WalMark();
-  item.end.history_hash = t.history_hash;
-  item.end.rolling_checksum = t.rolling_checksum;
-  item.end.rolling_known = t.rolling_known;
-  item.end.page_size = end->page_size;
-  item.end.database_pages = t.database_pages;
-  item.end.free_pages = t.free_pages;
-  item.end.time_ms = t.time_ms;
+  item.end = EndOf(*end);
+  item.last = item.end.txid;
   return std::optional<ShipItem>(std::move(item));
+}
+
+void Recorder::AcknowledgeThrough(Txid txid) {
+  const Guard guard(*this);
+  spool_.Acknowledge(txid);
+}
+
+std::optional<CapturedState> Recorder::AdoptableEnd(Txid txid, uint64_t history_hash) {
+  const Guard guard(*this);
+  for (const SealedBatch* batch : spool_.pending()) {
+    if (batch->last.txid == txid && batch->last.history_hash == history_hash) return EndOf(*batch);
+  }
+  return std::nullopt;
+}
+
+void Recorder::DropQueue(std::string why) {
+  const Guard guard(*this);
+  Drop(std::move(why));
 }
 
 Result<std::string> Recorder::ReadBody(Txid first, uint64_t offset, uint64_t length) {
@@ -871,6 +900,7 @@ void Recorder::Drop(std::string why) {
              " are lost, the database itself is compared with the store once it answers";
   (void)sidecar_.WriteHealOwed(true);
   writer_.reset();
+  taken_ = 0;
   scan_.reset();
   counters_.scan_pages = 0;
   (void)spool_.Discard();
@@ -883,6 +913,7 @@ void Recorder::RestartFrom(const CapturedState& log_state) {
   state_.mark = mark;
   dropped_ = false;
   healing_ = false;
+  checks_.clear();
   markers_.clear();
   skip_.reset();
   writer_.reset();
@@ -943,6 +974,26 @@ bool Recorder::healing() {
 RecorderCounters Recorder::counters() {
   const Guard guard(*this);
   return counters_;
+}
+
+std::optional<uint32_t> Recorder::CheckAt(Txid txid) {
+  const Guard guard(*this);
+  if (checks_.empty() || txid < checks_.front().first || txid > checks_.back().first) {
+    return std::nullopt;
+  }
+  const auto it = std::lower_bound(checks_.begin(), checks_.end(), txid,
+                                   [](const auto& entry, Txid t) { return entry.first < t; });
+  return it != checks_.end() && it->first == txid ? std::optional(it->second) : std::nullopt;
+}
+
+int64_t Recorder::oldest_pending_ms() {
+  const Guard guard(*this);
+  const auto pending = spool_.pending();
+  if (!pending.empty()) {
+    return pending.front()->first_time_ms != 0 ? pending.front()->first_time_ms
+                                               : pending.front()->last.time_ms;
+  }
+  return writer_ && !writer_->empty() ? open_first_ms_ : 0;
 }
 
 uint64_t Recorder::pending_bytes() {

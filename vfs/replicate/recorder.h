@@ -96,14 +96,18 @@ class Recorder {
 
   // Before anything else, exactly one of these.
   //
-  // Nothing is known (first start): txid and history of the state the scan will establish.
-  Status StartFirst(Lineage lineage);
-  // The state is proven: go on after it. `table` belongs to it. The spool may hold pending batches.
-  void StartAt(const CapturedState& state, PageTable table);
+  // Nothing is known: a first scan establishes it. The log ends after `txid` with this history (0 and
+  // HistoryStart() when it is new).
+  void StartFirst(Txid txid, uint64_t history_hash);
+  // The state is proven: go on after it. `table` belongs to it. The spool may hold pending batches;
+  // those through `acknowledged` are in the log.
+  void StartAt(const CapturedState& state, PageTable table, Txid acknowledged);
   // The log is at `state`, the file somewhere else: heal.
   void StartHeal(const CapturedState& state, PageTable table);
 
+  // Before that, single-threaded: what an earlier process left.
   Spool& spool_for_recovery() { return spool_; }
+  DatabaseFile* database() { return database_.get(); }
 
   // Captures what is published, at most `limit` transactions. Returns how many.
   Result<uint64_t> CatchUp(uint64_t limit);
@@ -127,6 +131,12 @@ class Recorder {
   Result<std::optional<ShipItem>> NextToShip(Txid acknowledged, uint64_t body_max);
   Result<std::string> ReadBody(Txid first, uint64_t offset, uint64_t length);
   void Acknowledge(const ShipItem& item);
+  // Everything through `txid` is in the log.
+  void AcknowledgeThrough(Txid txid);
+  // The state after the pending batch that ends at `txid` with this history; nullopt when none does.
+  std::optional<CapturedState> AdoptableEnd(Txid txid, uint64_t history_hash);
+  // What is pending cannot ship any more; see dropped().
+  void DropQueue(std::string why);
   // Makes everything written to the WAL so far survive power loss (hazard H5).
   Status SyncWal();
 
@@ -159,6 +169,10 @@ class Recorder {
   void RestartFrom(const CapturedState& log_state);
 
   RecorderCounters counters();
+  // The low 32 bits of the history hash at `txid`, while it is among the last few thousand.
+  std::optional<uint32_t> CheckAt(Txid txid);
+  // Commit time of the oldest transaction not acknowledged; 0: none.
+  int64_t oldest_pending_ms();
   uint64_t pending_bytes();
   uint64_t spool_bytes();
   std::string TakeWarning();  // the last loud event, once; "" = none
@@ -234,6 +248,7 @@ class Recorder {
   std::vector<bool> unacknowledged_; // pages changed since everything was acknowledged
   std::unordered_map<uint32_t, uint32_t> frame_of_;  // page -> its last captured frame, this generation
   std::unique_ptr<BatchWriter> writer_;
+  uint64_t taken_ = 0;               // of the open batch's bytes, in the spool file already
   Transaction last_;                 // of the open batch
   bool batch_starts_object_ = false;
   Spool spool_;
@@ -246,9 +261,10 @@ class Recorder {
   bool wal_dirty_ = false;           // captured frames not known to be on disk
   std::optional<std::pair<Txid, uint64_t>> skip_;
   bool estimated_ = true;            // until the first live commit: times are estimates
+  std::deque<std::pair<Txid, uint32_t>> checks_;
+  int64_t open_first_ms_ = 0;        // commit time of the open batch's first transaction
   RecorderCounters counters_;
   std::string warning_;
-  std::vector<std::byte> base_;
 };
 
 }  // namespace guildlite

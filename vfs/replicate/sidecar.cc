@@ -127,6 +127,7 @@ Result<std::optional<SidecarState>> Sidecar::ReadState() const {
   s.lineage = Lineage(*lineage);
   s.epoch = Epoch(static_cast<uint32_t>(*epoch));
   s.session = Session(*session);
+  s.planned = Session(FromHex(json, "planned").value_or(0));
   s.url = text_of("url");
   s.options_json = text_of("options");
   s.device = *device;
@@ -140,6 +141,7 @@ Status Sidecar::WriteState(const SidecarState& s) {
                      {"lineage", Hex(s.lineage.value)},
                      {"epoch", Hex(s.epoch.value)},
                      {"session", Hex(s.session.value)},
+                     {"planned", Hex(s.planned.value)},
                      {"url", s.url},
                      {"options", s.options_json},
                      {"device", Hex(s.device)},

@@ -34,6 +34,7 @@ struct SidecarState {
   Lineage lineage;
   Epoch epoch;
   Session session;
+  Session planned;           // of a takeover not known to have happened; 0 = none
   std::string url;
   std::string options_json;  // persisted form, no secrets
   uint64_t device = 0;

@@ -33,6 +33,7 @@ namespace guildlite {
 struct SealedBatch {
   Txid first;
   Transaction last;            // the state after the batch
+  int64_t first_time_ms = 0;   // commit time of its first transaction; 0: not known
   uint32_t page_size = 0;
   uint64_t size = 0;
   bool starts_object = false;  // a scan began right before it: no earlier batch in the same object

@@ -1,0 +1,252 @@
+#include "vfs/replicate/claim.h"
+
+#include <algorithm>
+
+#include "vfs/base/checksum.h"
+#include "vfs/format/segment_reader.h"
+#include "vfs/format/segment_writer.h"
+#include "vfs/objects/catalog.h"
+#include "vfs/objects/object_key.h"
+
+namespace guildlite {
+namespace {
+
+// Claims in a row that somebody else overtook before we give up: each is a real competitor's success.
+constexpr int kFenceTriesMax = 8;
+
+CapturedState StateOf(const ObjectHeader& h) {
+  CapturedState s;
+  s.txid = h.last_txid;
+  s.mark = h.mark;
+  s.mark_valid = h.mark != WalMark();
+  s.history_hash = h.history_hash;
+  s.rolling_checksum = h.rolling_checksum;
+  s.rolling_known = h.rolling_known;
+  s.page_size = h.page_size;
+  s.database_pages = h.database_pages;
+  s.time_ms = h.time_ms;
+  return s;
+}
+
+Status Fenced(const Manifest& m) {
+  return Status(Tag::kFenced, "epoch " + std::to_string(m.epoch.value) +
+                                  " of this log belongs to another writer (" + m.owner +
+                                  "); writes here would not be part of it");
+}
+
+// What the log says its state is after `entries`.
+void Follow(const LogWalk& walk, StoreView* view) {
+  for (const LogEntry& entry : walk.entries) {
+    const ObjectHeader& h = entry.header;
+    view->previous_hash = entry.object_hash;
+    switch (h.kind) {
+      case ObjectKind::kData:
+      case ObjectKind::kFence:
+        view->tip = StateOf(h);
+        if (h.kind == ObjectKind::kFence) view->heal_open = false;
+        break;
+      case ObjectKind::kHealBegin:
+        view->heal_open = true;
+        break;
+      case ObjectKind::kHealEnd:
+        view->heal_open = false;
+        view->tip = StateOf(h);
+        break;
+      case ObjectKind::kUndo:
+        view->tip = StateOf(h);
+        break;
+      case ObjectKind::kVoid:
+      case ObjectKind::kSnapshot:
+      case ObjectKind::kSegment:
+        break;
+    }
+  }
+  view->next = walk.next;
+  view->manifest = walk.manifest;
+}
+
+}  // namespace
+
+Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledged>& hint) {
+  auto manifest = ReadManifest(store);
+  if (!manifest.ok()) return manifest.status();
+  const Manifest& m = manifest->manifest;
+  StoreView view;
+  Slot from = m.floor;
+  WalkSettings settings;
+  settings.keep_bytes_max = 0;
+  const SnapshotRecord* newest = m.snapshots.empty() ? nullptr : &m.snapshots.back();
+  if (hint && hint->next_slot >= m.floor) {
+    from = hint->next_slot;
+    if (from.value > 1) settings.previous_hash = hint->previous_hash;
+    view.previous_hash = hint->previous_hash;
+    view.tip.txid = hint->txid;
+    view.tip.history_hash = hint->history_hash;
+    view.heal_open = hint->heal_open;
+  } else if (newest) {
+    from = Slot(std::max(m.floor.value, newest->first_slot.value - 1));
+  }
+  auto walk = WalkLog(store, m.lineage, from, settings);
+  if (!walk.ok()) return walk.status();
+  Follow(*walk, &view);
+  // A scan ended at E without a transaction after it: E's checksum is known to its snapshot alone.
+  if (!hint && newest && !view.tip.rolling_known && view.tip.txid == newest->usable_from) {
+    auto head = store.Get(newest->key, ByteRange{0, kHeaderReadBytes});
+    if (!head.ok()) return head.status().Context("read " + newest->key);
+    auto header = DecodeHeader(head->bytes, newest->key);
+    if (!header.ok()) return header.status();
+    const WalMark mark = view.tip.mark;
+    view.tip = StateOf(*header);
+    if (mark != WalMark()) view.tip.mark = mark;
+  }
+  return view;
+}
+
+namespace {
+
+// Puts the FENCE of the manifest's epoch at the log's end and makes sure it holds.
+Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& claimant,
+                           const std::optional<Acknowledged>& hint) {
+  for (int tries = 0; tries < kFenceTriesMax; ++tries) {
+    auto view = LookAtStore(store, hint);
+    if (!view.ok()) return view.status();
+    const Manifest& m = view->manifest.manifest;
+    if (m.session != claimant.session) return Fenced(m);
+    ObjectHeader h;
+    h.kind = ObjectKind::kFence;
+    h.lineage = m.lineage;
+    h.epoch = m.epoch;
+    h.session = m.session;
+    h.slot = h.last_slot = view->next;
+    h.first_txid = h.last_txid = h.continues_from = view->tip.txid;
+    h.time_ms = std::max(view->tip.time_ms, clock.NowMs());
+    h.page_size = view->tip.page_size;
+    h.database_pages = view->tip.database_pages;
+    h.mark = view->tip.mark_valid ? view->tip.mark : WalMark();
+    if (view->next.value == 1) view->tip.history_hash = HistoryStart(m.lineage);
+    h.history_hash = view->tip.history_hash;
+    h.rolling_checksum = view->tip.rolling_checksum;
+    h.rolling_known = view->tip.rolling_known;
+    h.previous_hash = view->previous_hash;
+    const std::string object = EncodeObject(h, {});
+    auto put = store.Put(LogKey(view->next), object, PutCondition::Create());
+    if (!put.ok()) {
+      // The old owner was quicker with its last batch: it is before our FENCE, and we follow it.
+      if (put.status().tag() == Tag::kAlreadyExists) continue;
+      return put.status().Context("claim: fence");
+    }
+    auto again = ReadManifest(store);
+    if (!again.ok()) return again.status();
+    if (again->manifest.session != claimant.session || again->manifest.epoch != m.epoch ||
+        again->manifest.floor > view->next) {
+      return Fenced(again->manifest);
+    }
+    view->manifest = *again;
+    view->previous_hash = ObjectHash(object);
+    view->next = view->next.Next();
+    view->heal_open = false;
+    return view;
+  }
+  return Status(Tag::kFenced, "another writer kept appending to the log while it was being claimed");
+}
+
+}  // namespace
+
+Result<StoreView> ClaimFirst(ObjectStore& store, Random& random, Clock& clock, Lineage lineage,
+                             const Claimant& claimant) {
+  Manifest m;
+  m.lineage = lineage;
+  m.epoch = Epoch(1);
+  m.session = claimant.session;
+  m.owner = claimant.owner;
+  m.floor = Slot(1);
+  auto created = CreateManifest(store, m, random);
+  if (!created.ok()) return created.status();
+  return PutFence(store, clock, claimant, std::nullopt);
+}
+
+namespace {
+
+// The end of the epoch before ours, as our FENCE froze it, belongs into the manifest: positions of
+// that epoch are judged by it.
+Status RecordPastEnd(ObjectStore& store, Random& random, const Claimant& claimant, Slot fence,
+                     const CapturedState& end, ManifestAt* manifest) {
+  const auto& past = manifest->manifest.past_epochs;
+  if (past.empty() || (past.back().fence == fence && past.back().last_txid == end.txid &&
+                       past.back().history_hash == end.history_hash)) {
+    return Status::Ok();
+  }
+  auto updated = UpdateManifest(store, random, [&](Manifest& m) -> Status {
+    if (m.session != claimant.session) return Fenced(m);
+    m.past_epochs.back().last_txid = end.txid;
+    m.past_epochs.back().history_hash = end.history_hash;
+    m.past_epochs.back().fence = fence;
+    return Status::Ok();
+  });
+  if (!updated.ok()) return updated.status();
+  *manifest = *updated;
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
+                              const Claimant& claimant, const std::optional<Acknowledged>& hint) {
+  auto view = LookAtStore(store, hint);
+  if (!view.ok()) return view.status();
+  const Manifest& m = view->manifest.manifest;
+  if (m.session != claimant.session) return Fenced(m);
+  // Is the FENCE of this epoch in the log? It is if anything of ours was ever acknowledged.
+  if (hint) return view;
+  const Slot from = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
+  for (Slot slot = std::max(from, m.floor); slot < view->next; slot = slot.Next()) {
+    auto head = store.Get(LogKey(slot), ByteRange{0, kHeaderReadBytes});
+    if (!head.ok()) return head.status().Context("read " + LogKey(slot));
+    auto header = DecodeHeader(head->bytes, LogKey(slot));
+    if (!header.ok()) return header.status();
+    if (header->kind == ObjectKind::kFence && header->epoch == m.epoch &&
+        header->session == m.session) {
+      GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, slot, StateOf(*header),
+                                              &view->manifest));
+      return view;
+    }
+  }
+  view = PutFence(store, clock, claimant, std::nullopt);
+  if (!view.ok()) return view.status();
+  GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, Slot(view->next.value - 1),
+                                          view->tip, &view->manifest));
+  return view;
+}
+
+Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
+                            const ManifestAt& manifest, const Claimant& claimant) {
+  Manifest next = manifest.manifest;
+  // Where the epoch ends is not known before the FENCE is in; until then it stands where the one
+  // before it ended.
+  PastEpoch past;
+  past.epoch = next.epoch;
+  past.fence = next.floor;
+  if (!next.past_epochs.empty()) {
+    past.last_txid = next.past_epochs.back().last_txid;
+    past.history_hash = next.past_epochs.back().history_hash;
+    past.fence = next.past_epochs.back().fence;
+  }
+  next.past_epochs.push_back(past);
+  next.epoch = next.epoch.Next();
+  next.session = claimant.session;
+  next.owner = claimant.owner;
+  auto swapped = SwapManifest(store, manifest, next, random);
+  if (!swapped.ok()) {
+    if (swapped.status().tag() == Tag::kPrecondition) {
+      return Status(Tag::kFenced, "another writer claimed this log at the same moment");
+    }
+    return swapped.status().Context("claim: manifest");
+  }
+  auto view = PutFence(store, clock, claimant, std::nullopt);
+  if (!view.ok()) return view.status();
+  GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, Slot(view->next.value - 1),
+                                          view->tip, &view->manifest));
+  return view;
+}
+
+}  // namespace guildlite

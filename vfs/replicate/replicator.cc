@@ -1,0 +1,1010 @@
+#include "vfs/replicate/replicator.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <unordered_map>
+
+#include "vfs/base/bytes.h"
+#include "vfs/base/checksum.h"
+#include "vfs/base/file_io.h"
+
+namespace guildlite {
+namespace {
+
+// A write that comes before the claim is settled waits this long itself: most claims take
+// milliseconds, and many programs have no busy timeout. Then SQLITE_BUSY, and theirs applies.
+constexpr int64_t kWriteWaitMs = 1000;
+// The gate: how long another thread may hold the capture mutex.
+constexpr int64_t kGateWaitMs = 50;
+constexpr int64_t kSettleRetryMinMs = 20;
+constexpr int64_t kSettleRetryMaxMs = 5000;
+constexpr uint64_t kCaptureTransactionsMax = 512;
+// After the last find the capture task looks again after 1, 2, 4 ... 64 ms, then sleeps until poked:
+// frames of another process are on disk before its wal-index header is.
+constexpr int kQuietPollsMax = 7;
+
+}  // namespace
+
+std::string_view StateName(ReplicationState state) {
+  switch (state) {
+    case ReplicationState::kStarting: return "starting";
+    case ReplicationState::kScanning: return "scanning";
+    case ReplicationState::kReplicating: return "replicating";
+    case ReplicationState::kHealing: return "healing";
+    case ReplicationState::kUnshipped: return "unshipped";
+    case ReplicationState::kFenced: return "fenced";
+    case ReplicationState::kDiverged: return "diverged";
+    case ReplicationState::kStopped: return "stopped";
+  }
+  return "unknown";
+}
+
+class Replicator::SettleTask : public Task {
+ public:
+  explicit SettleTask(Replicator& r) : r_(r) {}
+  int64_t Step(int64_t now_ms) override { return r_.Settle(now_ms); }
+  uint32_t failures = 0;
+
+ private:
+  Replicator& r_;
+};
+
+class Replicator::CaptureTask : public Task {
+ public:
+  explicit CaptureTask(Replicator& r) : r_(r) {}
+  int64_t Step(int64_t now_ms) override { return r_.CaptureStep(now_ms); }
+
+ private:
+  Replicator& r_;
+};
+
+// What Examine() found.
+struct Replicator::Local {
+  std::optional<SidecarState> state;
+  LocalFacts facts;
+  CapturedState captured;
+  PageTable table;
+  bool table_whole = false;
+  std::optional<Acknowledged> acknowledged;
+};
+
+Replicator::Replicator(Setup setup)
+    : setup_(std::move(setup)), sidecar_(setup_.path + "-guildlite") {}
+
+Replicator::~Replicator() { RemoveTasks(); }
+
+Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
+  std::shared_ptr<Replicator> r(new Replicator(std::move(setup)));
+  GUILDLITE_RETURN_IF_ERROR(r->sidecar_.Lock());
+  Setup& s = r->setup_;
+  r->started_ms_ = s.clock->MonotonicMs();
+  Recorder::Settings recorder_settings;
+  recorder_settings.spool_limit_bytes = s.options.spool_limit_bytes;
+  Replicator* const self = r.get();
+  r->recorder_ = std::make_unique<Recorder>(
+      *s.clock, r->sidecar_, s.path, s.wal_path, std::move(s.database),
+      [self] { return self->ReadPublishedNow(); }, recorder_settings);
+  GUILDLITE_RETURN_IF_ERROR(r->Examine());
+  Shipper::Settings shipper_settings;
+  shipper_settings.sync_interval_ms = s.options.sync_interval_ms;
+  r->shipper_ = std::make_unique<Shipper>(
+      *s.clock, *s.random, *s.store, *r->recorder_, r->sidecar_, shipper_settings,
+      [self](const Status& status) { self->OnShipperStopped(status); },
+      [self] { self->Wake(self->snapshotter_.get()); });
+  Snapshotter::Settings snapshot_settings;
+  snapshot_settings.snapshot_min_bytes = s.options.snapshot_min_bytes;
+  r->snapshotter_ = std::make_unique<Snapshotter>(
+      *s.clock, *s.random, *s.store, *r->recorder_, *r->shipper_, snapshot_settings,
+      [self] { self->Wake(self->shipper_.get()); });
+  r->settle_task_ = std::make_unique<SettleTask>(*self);
+  r->capture_task_ = std::make_unique<CaptureTask>(*self);
+  {
+    const std::lock_guard lock(r->mutex_);
+    r->tasks_added_ = true;
+  }
+  for (Task* task : {static_cast<Task*>(r->shipper_.get()), static_cast<Task*>(r->snapshotter_.get()),
+                     static_cast<Task*>(r->capture_task_.get()),
+                     static_cast<Task*>(r->settle_task_.get())}) {
+    GUILDLITE_RETURN_IF_ERROR(s.pool->Add(task));
+  }
+  return r;
+}
+
+void Replicator::RemoveTasks() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!tasks_added_) return;
+    tasks_added_ = false;
+  }
+  // Nobody wakes a task after this: hooks look at closed_ first, and the tasks wake only each other.
+  closed_.store(true);
+  for (Task* task : {static_cast<Task*>(settle_task_.get()), static_cast<Task*>(capture_task_.get()),
+                     static_cast<Task*>(shipper_.get()), static_cast<Task*>(snapshotter_.get())}) {
+    setup_.pool->Remove(task);
+  }
+}
+
+// -- What is here ------------------------------------------------------------------------------
+
+Status Replicator::Examine() {
+  local_ = std::make_unique<Local>();
+  Local& l = *local_;
+  auto state = sidecar_.ReadState();
+  if (!state.ok()) return state.status();
+  l.state = *state;
+  auto identity = IdentityOf(setup_.path);
+  if (!identity.ok()) return identity.status();
+  l.facts.remembered = l.state && l.state->url == setup_.options.url;
+  l.facts.same_inode = l.state && l.state->device == identity->device &&
+                       l.state->inode == identity->inode;
+  l.facts.heal_owed = sidecar_.ReadHealOwed();
+  const bool same_boot = l.state && l.state->boot_id == BootId();
+
+  File wal;
+  std::optional<WalHeader> header;
+  std::optional<WalTailer> tailer;
+  if (auto file = File::Open(setup_.wal_path, O_RDONLY); file.ok()) {
+    wal = std::move(*file);
+    tailer.emplace(wal);
+    if (auto h = tailer->ReadHeader(); h.ok()) header = *h;
+  }
+  l.facts.empty = identity->size == 0 && !header;
+  if (!l.facts.remembered) return recorder_->spool_for_recovery().Discard();
+
+  l.acknowledged = sidecar_.ReadAcknowledged();
+  l.facts.log_known = l.acknowledged.has_value();
+  auto loaded = l.table.Load(sidecar_.pages());
+  if (!loaded.ok()) {
+    // No table: what the spool holds cannot be brought to a whole state.
+    return recorder_->spool_for_recovery().Discard();
+  }
+  l.captured = *loaded;
+  const Txid acknowledged = l.acknowledged ? l.acknowledged->txid : Txid();
+  auto end = recorder_->spool_for_recovery().Recover(
+      l.captured.txid, acknowledged,
+      [&](const Transaction& t) {
+        if (t.database_pages != l.table.pages()) {
+          l.table.Resize(t.database_pages, l.captured.page_size);
+        }
+        l.captured.txid = t.txid;
+        l.captured.mark = t.mark;
+        l.captured.mark_valid = t.mark != WalMark();
+        l.captured.history_hash = t.history_hash;
+        l.captured.rolling_checksum = t.rolling_checksum;
+        l.captured.rolling_known = t.rolling_known;
+        l.captured.database_pages = t.database_pages;
+        l.captured.free_pages = t.free_pages;
+        l.captured.time_ms = t.time_ms;
+      },
+      [&](const Transaction&, const PageEntry& e) { l.table.Set(e.pgno, e.hash); });
+  if (!end.ok()) {
+    // A damaged spool after a power loss: what it held beyond the table is healed.
+    l.facts.proven = false;
+    return recorder_->spool_for_recovery().Discard();
+  }
+  l.table_whole = l.captured.rolling_known && l.table.complete() &&
+                  l.table.sum() == l.captured.rolling_checksum &&
+                  l.table.pages() == l.captured.database_pages;
+  if (!l.table_whole || !l.facts.same_inode) return Status::Ok();
+
+  if (!header) {
+    // Nothing in the WAL: only our own record of a clean close tells that the file is what we left.
+    const auto clean = sidecar_.ReadClean();
+    l.facts.proven = clean && clean->device == identity->device &&
+                     clean->inode == identity->inode && clean->size == identity->size &&
+                     clean->ctime_ns == identity->ctime_ns &&
+                     clean->recorded_ns - clean->ctime_ns >= kCleanGapNs &&
+                     clean->txid == l.captured.txid &&
+                     clean->rolling_checksum == l.captured.rolling_checksum;
+    l.captured.mark_valid = false;
+    return Status::Ok();
+  }
+  bool follows = false;
+  if (l.captured.mark_valid) {
+    auto contains = tailer->Contains(l.captured.mark);
+    if (!contains.ok()) return contains.status();
+    follows = *contains;
+    if (follows && !same_boot) {
+      // After a power loss a frame header may have reached the disk before its predecessors: walk.
+      WalMark at = WalTailer::Start(*header);
+      while (at.frame < l.captured.mark.frame) {
+        auto next = tailer->Next(at, std::nullopt);
+        if (!next.ok()) return next.status();
+        if (next->end != WalTailer::End::kTransaction) break;
+        at = next->transaction.end;
+      }
+      follows = at == l.captured.mark;
+    }
+  }
+  if (!follows) {
+    const auto link = sidecar_.ReadLink();
+    follows = link && link->salt1 == header->salt1 && link->salt2 == header->salt2 &&
+              link->txid == l.captured.txid && link->history_hash == l.captured.history_hash;
+  }
+  l.facts.proven = follows;
+  return Status::Ok();
+}
+
+// The log is ahead of spool and table: is what it holds in our WAL?
+Result<bool> Replicator::TipReachedByWal(const StoreView& view) {
+  const Local& l = *local_;
+  auto file = File::Open(setup_.wal_path, O_RDONLY);
+  if (!file.ok()) return false;
+  WalTailer tailer(*file);
+  auto header = tailer.ReadHeader();
+  if (!header.ok()) return false;
+  WalMark at = l.captured.mark;
+  if (!l.captured.mark_valid || !at.SameGeneration(WalTailer::Start(*header))) {
+    at = WalTailer::Start(*header);
+  }
+  CapturedState s = l.captured;
+  std::vector<std::byte> page(header->page_size);
+  while (s.txid < view.tip.txid) {
+    auto next = tailer.Next(at, std::nullopt);
+    if (!next.ok()) return next.status();
+    if (next->end != WalTailer::End::kTransaction) return false;
+    s.txid = s.txid.Next();
+    HistoryHash history(s.history_hash, s.txid, next->transaction.database_pages);
+    for (const FrameRef& ref : next->transaction.pages) {
+      GUILDLITE_RETURN_IF_ERROR(tailer.ReadPage(ref.frame, header->page_size, page));
+      history.Add(ref.pgno, PageHash(ref.pgno, page));
+    }
+    s.history_hash = history.Finish();
+    at = next->transaction.end;
+  }
+  return s.history_hash == view.tip.history_hash;
+}
+
+// -- Settling ----------------------------------------------------------------------------------
+
+int64_t Replicator::Settle(int64_t now_ms) {
+  if (settled_.load() && !recorder_->dropped()) return Task::kIdle;
+  const Status status = SettleNow();
+  if (status.ok()) {
+    settle_task_->failures = 0;
+    changed_.notify_all();
+    Wake(capture_task_.get());
+    Wake(shipper_.get());
+    Wake(snapshotter_.get());
+    return Task::kIdle;
+  }
+  if (!status.retryable() && status.tag() != Tag::kStoreUnreachable &&
+      status.tag() != Tag::kStoreThrottled && status.tag() != Tag::kOutcomeUnknown &&
+      status.tag() != Tag::kBusy) {
+    Refuse(status);
+    return Task::kIdle;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (status.tag() != Tag::kBusy) {
+      last_error_ = status;
+      last_error_ms_ = setup_.clock->NowMs();
+    }
+  }
+  if (now_ms - started_ms_ >= setup_.options.open_wait_ms && !unshipped_.exchange(true)) {
+    setup_.warn(status.tag(), "commits go on but nothing is shipped: " + status.message());
+    if (local_ && local_->facts.proven && !local_->facts.heal_owed && !recording_.load()) {
+      // Known ground: capture into WAL and spool, ship when the store is back.
+      recorder_->StartAt(local_->captured, std::move(local_->table), Txid());
+      recording_.store(true);
+    }
+    changed_.notify_all();
+  }
+  if (status.tag() == Tag::kBusy) return now_ms + kSettleRetryMinMs;
+  return now_ms + std::min(kSettleRetryMaxMs,
+                           kSettleRetryMinMs << std::min(settle_task_->failures++, 8u));
+}
+
+Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch) {
+  SidecarState s;
+  s.lineage = lineage;
+  s.epoch = epoch;
+  s.session = session;
+  s.planned = planned;
+  s.url = setup_.options.url;
+  s.options_json = PersistOptions(setup_.options);
+  auto identity = IdentityOf(setup_.path);
+  if (!identity.ok()) return identity.status();
+  s.device = identity->device;
+  s.inode = identity->inode;
+  s.boot_id = BootId();
+  return sidecar_.WriteState(s);
+}
+
+Result<StoreView> Replicator::TakeEpoch(const StoreView* view) {
+  const Claimant claimant{Session(setup_.random->Next64()), setup_.owner};
+  const Session before =
+      local_ && local_->state ? local_->state->session : (view ? shipper_->session() : Session());
+  if (!view) {
+    const Lineage lineage(setup_.random->Next64());
+    GUILDLITE_RETURN_IF_ERROR(WriteSidecar(Session(), claimant.session, lineage, Epoch(1)));
+    auto claimed = ClaimFirst(*setup_.store, *setup_.random, *setup_.clock, lineage, claimant);
+    if (!claimed.ok()) {
+      if (claimed.status().tag() == Tag::kAlreadyExists) {
+        return Status(Tag::kBusy, "somebody created this log at the same moment", true);
+      }
+      return claimed.status();
+    }
+    GUILDLITE_RETURN_IF_ERROR(WriteSidecar(claimant.session, Session(), lineage, Epoch(1)));
+    return claimed;
+  }
+  const Manifest& m = view->manifest.manifest;
+  GUILDLITE_RETURN_IF_ERROR(WriteSidecar(before, claimant.session, m.lineage, m.epoch));
+  auto claimed =
+      ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant);
+  if (!claimed.ok()) return claimed.status();
+  GUILDLITE_RETURN_IF_ERROR(
+      WriteSidecar(claimant.session, Session(), m.lineage, claimed->manifest.manifest.epoch));
+  return claimed;
+}
+
+void Replicator::BeginShipping(const StoreView& view) {
+  const Manifest& m = view.manifest.manifest;
+  {
+    const std::lock_guard lock(mutex_);
+    past_epochs_ = m.past_epochs;
+    last_error_ = Status::Ok();
+  }
+  shipper_->Begin(view, m.session, !m.snapshots.empty());
+  snapshotter_->Begin(m);
+  local_.reset();
+  recording_.store(true);
+  settled_.store(true);
+  if (unshipped_.exchange(false)) setup_.warn(Tag::kOk, "the store answers; shipping goes on");
+}
+
+Status Replicator::SettleNow() {
+  ObjectStore& store = *setup_.store;
+  if (recorder_->dropped()) {
+    auto view = LookAtStore(store, std::nullopt);
+    if (!view.ok()) return view.status();
+    if (settled_.load() && view->manifest.manifest.session != shipper_->session()) {
+      return Status(Tag::kFenced, "another writer has taken over this log (" +
+                                      view->manifest.manifest.owner + ")");
+    }
+    auto claimed = TakeEpoch(&*view);
+    if (!claimed.ok()) return claimed.status();
+    recorder_->RestartFrom(claimed->tip);
+    BeginShipping(*claimed);
+    return Status::Ok();
+  }
+
+  Local& l = *local_;
+  StoreFacts facts;
+  auto manifest = ReadManifest(store);
+  if (!manifest.ok() && manifest.status().tag() != Tag::kNotFound) return manifest.status();
+  facts.exists = manifest.ok();
+  std::optional<StoreView> view;
+  Session ours;
+  if (facts.exists) {
+    const Manifest& m = manifest->manifest;
+    facts.same_lineage = l.state && l.state->lineage == m.lineage;
+    facts.our_session =
+        l.state && (m.session == l.state->session || m.session == l.state->planned);
+    ours = m.session;
+    if (l.facts.remembered && facts.same_lineage && facts.our_session && l.facts.proven) {
+      auto seen = LookAtStore(store, l.acknowledged);
+      if (!seen.ok()) return seen.status();
+      view = std::move(*seen);
+      const CapturedState& tip = view->tip;
+      if (tip.txid > l.captured.txid) {
+        auto reached = TipReachedByWal(*view);
+        if (!reached.ok()) return reached.status();
+        facts.tip_in_history = *reached;
+      } else {
+        facts.tip_in_history =
+            (tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
+            (l.acknowledged && tip.txid == l.acknowledged->txid) ||
+            recorder_->AdoptableEnd(tip.txid, tip.history_hash).has_value();
+      }
+    }
+  }
+  const Decision decision = Reconcile(l.facts, facts, setup_.asked);
+  // Capture began while the store was away; only a continuation may follow that.
+  const bool recording = recording_.load();
+  switch (decision.verdict) {
+    case Verdict::kRefuse:
+      return decision.refusal;
+    case Verdict::kFirstStart: {
+      (void)recorder_->spool_for_recovery().Discard();
+      auto claimed = TakeEpoch(nullptr);
+      if (!claimed.ok()) return claimed.status();
+      (void)sidecar_.WriteHealOwed(false);
+      recorder_->StartFirst(Txid(), HistoryStart(claimed->manifest.manifest.lineage));
+      BeginShipping(*claimed);
+      return Status::Ok();
+    }
+    case Verdict::kContinue: {
+      auto claimed = ClaimResume(store, *setup_.random, *setup_.clock, {ours, setup_.owner},
+                                 l.acknowledged);
+      if (!claimed.ok()) return claimed.status();
+      GUILDLITE_RETURN_IF_ERROR(WriteSidecar(ours, Session(), claimed->manifest.manifest.lineage,
+                                             claimed->manifest.manifest.epoch));
+      if (recording) {
+        if (claimed->tip.txid > l.captured.txid) {
+          recorder_->DropQueue("the log holds puts of an earlier process that were not known while "
+                               "the store was away");
+        } else {
+          recorder_->AcknowledgeThrough(claimed->tip.txid);
+        }
+      } else {
+        const bool ahead = claimed->tip.txid > l.captured.txid;
+        recorder_->StartAt(l.captured, std::move(l.table), claimed->tip.txid);
+        if (ahead) recorder_->SkipUntil(claimed->tip.txid, claimed->tip.history_hash);
+      }
+      BeginShipping(*claimed);
+      return Status::Ok();
+    }
+    case Verdict::kHeal: {
+      auto seen = LookAtStore(store, std::nullopt);
+      if (!seen.ok()) return seen.status();
+      auto claimed = TakeEpoch(&*seen);
+      if (!claimed.ok()) return claimed.status();
+      const CapturedState& tip = claimed->tip;
+      Spool& spool = recorder_->spool_for_recovery();
+      if (recording) {
+        recorder_->DropQueue("what was found locally does not continue the log");
+        recorder_->RestartFrom(tip);
+      } else if (claimed->manifest.manifest.snapshots.empty()) {
+        GUILDLITE_RETURN_IF_ERROR(spool.Discard());
+        (void)sidecar_.WriteHealOwed(false);
+        recorder_->StartFirst(tip.txid, tip.history_hash);
+      } else if (l.table_whole &&
+                 ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
+                  recorder_->AdoptableEnd(tip.txid, tip.history_hash) ||
+                  (!spool.pending().empty() && l.acknowledged &&
+                   l.acknowledged->txid == tip.txid &&
+                   l.acknowledged->history_hash == tip.history_hash))) {
+        // What the spool holds is history and ships first.
+        spool.Acknowledge(tip.txid);
+        recorder_->StartHeal(l.captured, std::move(l.table));
+      } else {
+        GUILDLITE_RETURN_IF_ERROR(spool.Discard());
+        PageTable unknown;
+        unknown.Resize(tip.database_pages, tip.page_size);
+        recorder_->StartHeal(tip, std::move(unknown));
+      }
+      setup_.warn(Tag::kOk,
+                  "the database was changed without us or not closed cleanly; every page is compared "
+                  "with the store now");
+      BeginShipping(*claimed);
+      return Status::Ok();
+    }
+    case Verdict::kCompare: {
+      auto seen = LookAtStore(store, std::nullopt);
+      if (!seen.ok()) return seen.status();
+      CapturedState state;
+      PageTable table;
+      GUILDLITE_RETURN_IF_ERROR(Compare(*seen, &state, &table));
+      auto claimed = TakeEpoch(&*seen);
+      if (!claimed.ok()) return claimed.status();
+      if (claimed->tip.txid != seen->tip.txid ||
+          claimed->tip.history_hash != seen->tip.history_hash) {
+        return Status(Tag::kBusy, "the log grew while it was compared", true);
+      }
+      (void)recorder_->spool_for_recovery().Discard();
+      (void)sidecar_.WriteHealOwed(false);
+      recorder_->StartAt(state, std::move(table), state.txid);
+      BeginShipping(*claimed);
+      return Status::Ok();
+    }
+  }
+  return Status::Ok();
+}
+
+// Is the local content the log's tip? Reads the whole database, WAL included.
+Status Replicator::Compare(const StoreView& view, CapturedState* state, PageTable* table) {
+  const CapturedState& tip = view.tip;
+  const auto diverged = [&](const std::string& why) {
+    return Status(Tag::kDiverged,
+                  "this database is not what " + setup_.store->Describe() + " ends in (txid " +
+                      std::to_string(tip.txid.value) + "): " + why +
+                      ". To go on from the store, snapshot_restore() it to a new file and call "
+                      "replication_start() there; to back this file up, use another url");
+  };
+  if (view.heal_open || !tip.rolling_known) return diverged("the log ends inside a heal");
+  const auto before = ReadPublishedNow();
+  if (!before) return Status(Tag::kBusy, "no connection has read the database yet", true);
+
+  std::unordered_map<uint32_t, uint32_t> frames;
+  std::unordered_map<uint32_t, uint32_t> after_tip;
+  uint32_t pages = 0;
+  bool tip_in_wal = false;
+  WalMark end;
+  auto wal = File::Open(setup_.wal_path, O_RDONLY);
+  std::optional<WalTailer> tailer;
+  if (before->max_frame != 0) {
+    if (!wal.ok()) return wal.status();
+    tailer.emplace(*wal);
+    auto header = tailer->ReadHeader();
+    if (!header.ok() || header->salt1 != before->salt1 || header->salt2 != before->salt2) {
+      return Status(Tag::kBusy, "the WAL is being reset", true);
+    }
+    if (header->page_size != tip.page_size) return diverged("its page size differs");
+    end = WalTailer::Start(*header);
+    while (end.frame < before->max_frame) {
+      auto next = tailer->Next(end, before);
+      if (!next.ok()) return next.status();
+      if (next->end != WalTailer::End::kTransaction) break;
+      for (const FrameRef& ref : next->transaction.pages) {
+        (tip_in_wal ? after_tip : frames)[ref.pgno.value] = ref.frame;
+      }
+      pages = next->transaction.database_pages;
+      end = next->transaction.end;
+      if (tip.mark_valid && end == tip.mark) tip_in_wal = true;
+    }
+  }
+  auto database = recorder_->database();
+  auto size = database->Size();
+  if (!size.ok()) return size.status();
+  if (pages == 0) pages = static_cast<uint32_t>(*size / tip.page_size);
+  const uint32_t compared_pages = tip_in_wal ? tip.database_pages : pages;
+  table->Resize(compared_pages, tip.page_size);
+  std::vector<std::byte> page(tip.page_size);
+  for (uint32_t p = 1; p <= compared_pages; ++p) {
+    const Pgno pgno(p);
+    if (pgno == LockPage(tip.page_size)) continue;
+    if (tip_in_wal && after_tip.contains(p) && !frames.contains(p)) continue;  // ships in full
+    if (const auto it = frames.find(p); it != frames.end()) {
+      GUILDLITE_RETURN_IF_ERROR(tailer->ReadPage(it->second, tip.page_size, page));
+    } else {
+      auto n = database->ReadAt(uint64_t{p - 1} * tip.page_size, page);
+      if (!n.ok()) return n.status();
+      std::fill(page.begin() + static_cast<ptrdiff_t>(*n), page.end(), std::byte{0});
+    }
+    table->Set(pgno, PageHash(pgno, page));
+  }
+  const auto again = ReadPublishedNow();
+  if (!again || !(*again == *before)) {
+    return Status(Tag::kBusy, "the database was written while it was compared", true);
+  }
+  *state = tip;
+  if (tip_in_wal) {
+    state->mark = tip.mark;
+    state->mark_valid = true;
+    return Status::Ok();
+  }
+  if (pages != tip.database_pages || !table->complete() || table->sum() != tip.rolling_checksum) {
+    return diverged("its content differs");
+  }
+  state->mark = end;
+  state->mark_valid = before->max_frame != 0;
+  return Status::Ok();
+}
+
+void Replicator::Refuse(const Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    refusal_ = status;
+    last_error_ = status;
+    last_error_ms_ = setup_.clock->NowMs();
+  }
+  refused_.store(true);
+  settled_.store(true);
+  recording_.store(false);
+  changed_.notify_all();
+  shipper_->Notify();
+  setup_.warn(status.tag(), status.message());
+}
+
+void Replicator::OnShipperStopped(const Status& status) {
+  if (status.ok()) {
+    Wake(settle_task_.get());  // dropped: a new epoch, then a heal
+  } else {
+    Refuse(status);
+  }
+}
+
+Status Replicator::WaitSettled(int64_t timeout_ms) {
+  const int64_t deadline = setup_.clock->MonotonicMs() + timeout_ms;
+  std::unique_lock lock(mutex_);
+  while (!settled_.load()) {
+    const int64_t left = deadline - setup_.clock->MonotonicMs();
+    if (left <= 0) {
+      if (!last_error_.ok()) return last_error_;
+      return Status(Tag::kTimeout, "the claim of " + setup_.options.url +
+                                       " did not settle in time; it goes on in the background");
+    }
+    setup_.clock->WaitFor(changed_, lock, std::min<int64_t>(left, 20));
+  }
+  return refusal_;
+}
+
+// -- SQLite's threads --------------------------------------------------------------------------
+
+void Replicator::IndexMapped(const void* owner, const volatile void* region0) {
+  {
+    const std::lock_guard lock(index_mutex_);
+    indexes_[owner] = region0;
+  }
+  if (closed_.load()) return;
+  Wake(settle_task_.get());
+  Wake(capture_task_.get());
+  Wake(snapshotter_.get());
+}
+
+void Replicator::IndexUnmapping(const void* owner) {
+  const std::lock_guard lock(index_mutex_);
+  indexes_.erase(owner);
+}
+
+std::optional<Published> Replicator::ReadPublishedNow() {
+  const std::lock_guard lock(index_mutex_);
+  if (exclusive_.load()) return exclusive_published_;
+  if (indexes_.empty()) return std::nullopt;
+  return setup_.read_published(indexes_.begin()->second);
+}
+
+Status Replicator::BeforeWriteLock() {
+  exclusive_.store(false, std::memory_order_relaxed);
+  if (settled_.load(std::memory_order_acquire)) {
+    if (refused_.load(std::memory_order_acquire)) {
+      const std::lock_guard lock(mutex_);
+      return refusal_;
+    }
+    recorder_->WriteLockTaken();
+    return Status::Ok();
+  }
+  if (unshipped_.load()) {
+    recorder_->WriteLockTaken();
+    return Status::Ok();
+  }
+  const Status status = WaitSettled(std::min(kWriteWaitMs, setup_.options.open_wait_ms));
+  if (status.ok() || unshipped_.load()) {
+    recorder_->WriteLockTaken();
+    return Status::Ok();
+  }
+  if (refused_.load()) return status;
+  return Status(Tag::kBusy, "the claim of " + setup_.options.url + " is not settled yet", true);
+}
+
+void Replicator::BeforeWriteUnlock() {
+  if (!recording_.load(std::memory_order_acquire)) return;
+  recorder_->WriteLockReleasing();
+  if (!polling_.load(std::memory_order_relaxed) && !closed_.load(std::memory_order_relaxed)) {
+    Wake(capture_task_.get());
+  }
+}
+
+Status Replicator::Committed(std::optional<uint32_t> exclusive_commit_frame) {
+  if (!exclusive_commit_frame) return Status::Ok();
+  // Nobody else can be in the database; its WAL up to this frame is committed.
+  std::array<std::byte, kWalHeaderSize> bytes;
+  auto wal = File::Open(setup_.wal_path, O_RDONLY);
+  if (!wal.ok()) return Status::Ok();
+  auto n = wal->ReadAt(0, bytes);
+  if (!n.ok() || *n != bytes.size()) return Status::Ok();
+  const auto header = WalHeader::Decode(bytes);
+  if (!header) return Status::Ok();
+  {
+    const std::lock_guard lock(index_mutex_);
+    exclusive_published_ = Published();
+    exclusive_published_.salt1 = header->salt1;
+    exclusive_published_.salt2 = header->salt2;
+    exclusive_published_.max_frame = *exclusive_commit_frame;
+    exclusive_.store(true);
+  }
+  if (!polling_.load() && !closed_.load()) Wake(capture_task_.get());
+  return Status::Ok();
+}
+
+bool Replicator::MayDiscardWal(DiscardReason reason) {
+  (void)reason;
+  if (!recording_.load(std::memory_order_acquire)) {
+    // Before the claim the WAL is the only copy of what was committed; after open_wait_ms, or a
+    // refusal, the database goes on as if we were not here.
+    return settled_.load() || unshipped_.load();
+  }
+  return recorder_->SecureForDiscard(kGateWaitMs);
+}
+
+void Replicator::WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) {
+  if (!recording_.load(std::memory_order_acquire)) return;
+  const auto decoded = WalHeader::Decode(header);
+  if (decoded) recorder_->WalHeaderWriting(*decoded, exclusive_.load());
+}
+
+void Replicator::Poke() {
+  if (!closed_.load()) Wake(capture_task_.get());
+}
+
+// -- The pool's thread -------------------------------------------------------------------------
+
+int64_t Replicator::CaptureStep(int64_t now_ms) {
+  if (!recording_.load(std::memory_order_acquire) || refused_.load()) return Task::kIdle;
+  auto n = recorder_->CatchUp(kCaptureTransactionsMax);
+  if (!n.ok()) {
+    const std::lock_guard lock(mutex_);
+    last_error_ = n.status();
+    last_error_ms_ = setup_.clock->NowMs();
+    return now_ms + 1000;
+  }
+  if (const std::string warning = recorder_->TakeWarning(); !warning.empty()) {
+    setup_.warn(Tag::kOk, warning);
+    Wake(snapshotter_.get());
+    Wake(shipper_.get());
+  }
+  if (const std::string why = recorder_->diverged(); !why.empty()) {
+    Refuse(Status(Tag::kDiverged,
+                  why + "; restore the newest state with snapshot_restore() to a new file"));
+    return Task::kIdle;
+  }
+  if (*n != 0) {
+    quiet_polls_ = 0;
+    polling_.store(true);
+    Wake(shipper_.get());
+    return *n == kCaptureTransactionsMax ? now_ms : now_ms + 1;
+  }
+  if (quiet_polls_ < kQuietPollsMax) {
+    const int64_t delay = int64_t{1} << quiet_polls_++;
+    if (delay > 2) polling_.store(false);
+    return now_ms + delay;
+  }
+  polling_.store(false);
+  if (recorder_->Behind()) return now_ms;  // a commit came while we were about to sleep
+  if (recorder_->spool_bytes() != 0) {
+    if (Status s = recorder_->Flush(false); !s.ok()) {
+      const std::lock_guard lock(mutex_);
+      last_error_ = s;
+      last_error_ms_ = setup_.clock->NowMs();
+    }
+  }
+  quiet_polls_ = 0;
+  setup_.idle();
+  return Task::kIdle;
+}
+
+// -- The SQL surface ---------------------------------------------------------------------------
+
+Position Replicator::PositionOf(const CapturedState& state) {
+  return {shipper_->lineage(), shipper_->epoch(), state.txid,
+          static_cast<uint32_t>(state.history_hash)};
+}
+
+std::optional<Position> Replicator::position() {
+  if (!recording_.load() || !shipper_->begun()) return std::nullopt;
+  (void)recorder_->CatchUp(UINT64_MAX);
+  return PositionOf(recorder_->captured());
+}
+
+std::optional<Position> Replicator::durable_position() {
+  if (!shipper_->begun()) return std::nullopt;
+  const auto durable = shipper_->durable();
+  if (!durable) return std::nullopt;
+  return PositionOf(*durable);
+}
+
+Status Replicator::Sync(int64_t timeout_ms) {
+  if (timeout_ms == 0) {
+    if (recording_.load()) {
+      shipper_->Hurry();
+      Wake(shipper_.get());
+      shipper_->Release();
+    }
+    return Status::Ok();
+  }
+  const int64_t deadline = setup_.clock->MonotonicMs() + timeout_ms;
+  GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
+  if (auto n = recorder_->CatchUp(UINT64_MAX); !n.ok()) return n.status();
+  const Txid target = recorder_->captured().txid;
+  shipper_->Hurry();
+  Wake(shipper_.get());
+  const bool done =
+      shipper_->WaitUntil(std::max<int64_t>(0, deadline - setup_.clock->MonotonicMs()), [&] {
+        if (refused_.load()) return true;
+        const auto durable = shipper_->durable();
+        return durable && durable->txid >= target && !recorder_->dropped();
+      });
+  shipper_->Release();
+  if (refused_.load()) {
+    const std::lock_guard lock(mutex_);
+    return refusal_;
+  }
+  if (done) return Status::Ok();
+  const Status error = shipper_->last_error();
+  std::string why = error.ok() ? "" : "; last error: " + error.ToString();
+  const RecorderCounters c = recorder_->counters();
+  if (c.scan_pages != 0) {
+    why += "; scanning page " + std::to_string(c.scanned_pages) + " of " +
+           std::to_string(c.scan_pages);
+  }
+  return Status(Tag::kTimeout, "txid " + std::to_string(target.value) + " of " + setup_.path +
+                                   " was not durable within " + std::to_string(timeout_ms) +
+                                   " ms; shipping goes on" + why);
+}
+
+Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
+  GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
+  const auto lost = [&](const std::string& why) {
+    return Status(Tag::kPositionLost, p.ToString() + " is not a point of this database's history: " +
+                                          why);
+  };
+  if (p.lineage != shipper_->lineage()) return lost("another lineage");
+  if (p.epoch > shipper_->epoch()) return lost("its epoch is later than ours");
+  if (p.epoch < shipper_->epoch()) {
+    const std::lock_guard lock(mutex_);
+    for (const PastEpoch& past : past_epochs_) {
+      if (past.epoch != p.epoch) continue;
+      if (p.txid > past.last_txid) return lost("its epoch ended before it");
+      if (p.txid == past.last_txid && p.check != static_cast<uint32_t>(past.history_hash)) {
+        return lost("the content at that txid is other");
+      }
+      return true;
+    }
+    return lost("its epoch is not known");
+  }
+  (void)recorder_->CatchUp(UINT64_MAX);
+  const auto checked = recorder_->CheckAt(p.txid);
+  if (p.txid > recorder_->captured().txid) return lost("it was never captured");
+  if (checked && *checked != p.check) return lost("the content at that txid is other");
+  const auto is_durable = [&] {
+    const auto durable = shipper_->durable();
+    return durable && durable->txid >= p.txid;
+  };
+  if (timeout_ms == 0 || is_durable()) return is_durable();
+  shipper_->Hurry();
+  Wake(shipper_.get());
+  const bool done =
+      shipper_->WaitUntil(timeout_ms, [&] { return refused_.load() || is_durable(); });
+  shipper_->Release();
+  if (refused_.load() && !is_durable()) {
+    const std::lock_guard lock(mutex_);
+    return refusal_;
+  }
+  return done;
+}
+
+Result<Position> Replicator::CreateSnapshot(std::string label, int64_t timeout_ms) {
+  const int64_t deadline = setup_.clock->MonotonicMs() + timeout_ms;
+  GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
+  auto request = snapshotter_->Request(std::move(label));
+  if (!request.ok()) return request.status();
+  Wake(snapshotter_.get());
+  std::optional<Result<CapturedState>> result;
+  shipper_->WaitUntil(std::max<int64_t>(0, deadline - setup_.clock->MonotonicMs()), [&] {
+    result = snapshotter_->Finished(*request);
+    return result.has_value() || refused_.load();
+  });
+  if (!result) {
+    if (refused_.load()) {
+      const std::lock_guard lock(mutex_);
+      return refusal_;
+    }
+    return Status(Tag::kTimeout,
+                  "the snapshot was not complete within " + std::to_string(timeout_ms) +
+                      " ms; it goes on in the background");
+  }
+  if (!result->ok()) return result->status();
+  return PositionOf(**result);
+}
+
+std::string Replicator::last_error() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!last_error_.ok()) return last_error_.ToString();
+  }
+  const Status shipping = shipper_->last_error();
+  if (!shipping.ok()) return shipping.ToString();
+  const Status snapshot = snapshotter_->last_error();
+  return snapshot.ok() ? "" : snapshot.ToString();
+}
+
+ReplicationStatus Replicator::status() {
+  ReplicationStatus s;
+  s.database = setup_.path;
+  s.url = setup_.options.url;
+  s.ship = shipper_->counters();
+  s.capture = recorder_->counters();
+  s.snapshots = snapshotter_->snapshots_taken();
+  s.pending_bytes = recorder_->pending_bytes();
+  s.spool_bytes = recorder_->spool_bytes();
+  if (auto wal = IdentityOf(setup_.wal_path); wal.ok()) s.wal_bytes = wal->size;
+  s.position = position();
+  s.durable_position = durable_position();
+  s.epoch = shipper_->epoch();
+  s.last_error = last_error();
+  {
+    const std::lock_guard lock(mutex_);
+    s.last_error_ms = std::max(last_error_ms_, shipper_->last_error_ms());
+    if (closed_.load()) {
+      s.state = ReplicationState::kStopped;
+    } else if (refused_.load()) {
+      s.state = refusal_.tag() == Tag::kFenced ? ReplicationState::kFenced
+                                               : ReplicationState::kDiverged;
+    } else if (!settled_.load()) {
+      s.state = unshipped_.load() ? ReplicationState::kUnshipped : ReplicationState::kStarting;
+    } else if (recorder_->healing()) {
+      s.state = ReplicationState::kHealing;
+    } else if (!s.durable_position) {
+      s.state = ReplicationState::kScanning;
+    } else if (!shipper_->last_error().ok()) {
+      s.state = ReplicationState::kUnshipped;
+    } else {
+      s.state = ReplicationState::kReplicating;
+    }
+  }
+  if (s.position) {
+    const Txid durable = s.durable_position ? s.durable_position->txid : Txid();
+    if (s.position->txid > durable) {
+      s.pending_transactions = s.position->txid.value - durable.value;
+      const int64_t oldest = recorder_->oldest_pending_ms();
+      if (oldest != 0) s.lag_ms = std::max<int64_t>(0, setup_.clock->NowMs() - oldest);
+    }
+  }
+  return s;
+}
+
+Status Replicator::Stop(int64_t timeout_ms) {
+  if (Status s = Sync(timeout_ms); !s.ok()) {
+    if (!refused_.load()) {
+      return Status(Tag::kNotDurable, "replication goes on: " + s.message());
+    }
+  }
+  const bool owner = settled_.load() && !refused_.load();
+  RemoveTasks();
+  recording_.store(false);
+  if (owner) {
+    const Session session = shipper_->session();
+    auto released = UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
+      if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
+      m.session = Session();
+      m.owner.clear();
+      return Status::Ok();
+    });
+    if (!released.ok() && released.status().tag() != Tag::kFenced) return released.status();
+  }
+  (void)recorder_->spool_for_recovery().Discard();
+  Status forgotten = sidecar_.ForgetState();
+  sidecar_.Unlock();
+  return forgotten;
+}
+
+void Replicator::Close(int64_t timeout_ms) {
+  if (closed_.load()) return;
+  if (recording_.load() && settled_.load() && !refused_.load()) {
+    const auto durable = shipper_->durable();
+    if (auto n = recorder_->CatchUp(UINT64_MAX); n.ok()) {
+      const CapturedState captured = recorder_->captured();
+      // An unfinished first scan is not waited for: it begins anew at the next open.
+      if (durable && durable->txid < captured.txid && !recorder_->healing()) (void)Sync(timeout_ms);
+    }
+  }
+  RemoveTasks();
+  if (recording_.exchange(false) && !recorder_->healing()) {
+    const auto wal = IdentityOf(setup_.wal_path);
+    const bool empty = !wal.ok() || wal->size == 0;
+    const auto identity = IdentityOf(setup_.path);
+    if (empty && identity.ok()) {
+      auto state = recorder_->FlushForClose();
+      if (state.ok() && state->rolling_known) {
+        CleanClose clean{identity->device, identity->inode, identity->size,
+                         identity->ctime_ns, 0, state->txid, state->rolling_checksum};
+        // The record must be younger than the file by more than a tick of its clock.
+        std::mutex m;
+        std::condition_variable cv;
+        std::unique_lock lock(m);
+        for (;;) {
+          const int64_t ahead_ms = setup_.clock->NowMs() - identity->ctime_ns / 1000000;
+          if (ahead_ms > kCleanGapNs / 1000000 || ahead_ms < 0) break;
+          setup_.clock->WaitFor(cv, lock, kCleanGapNs / 1000000 + 1 - ahead_ms);
+        }
+        clean.recorded_ns = setup_.clock->NowMs() * 1000000;
+        (void)sidecar_.WriteClean(clean);
+      }
+    } else {
+      (void)recorder_->Flush(true);
+    }
+  }
+  sidecar_.Unlock();
+}
+
+void Replicator::AbandonInChild() {
+  closed_.store(true);
+  sidecar_.CloseInChild();
+}
+
+}  // namespace guildlite

@@ -1,0 +1,188 @@
+// Replicator: the whole of one replicated database in this process. The only room that knows the
+// others: it opens the sidecar, decides by reconcile, claims, and then lets recorder, shipper and
+// snapshotter work as tasks of the pool. SQLite's threads reach it through WalEvents and the calls below.
+//
+//   Start()  lock the sidecar -> examine what is here (WAL, spool, page table, clean-close record)
+//   settle   (pool) look at the store -> Reconcile() -> claim -> start the recorder
+//   Close()  last connection: flush within a bound, record the clean close, unlock
+//
+// Invariants:
+//   1. Nothing is captured or shipped before the claim is settled, or open_wait_ms has passed with the
+//      local state proven: what a process before us may still have in flight must be seen first.
+//   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly unshipped.
+//   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work.
+//
+// Threads: any, except where said. States, closed list: see StateName().
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "guildlite/clock.h"
+#include "guildlite/object_store.h"
+#include "guildlite/options.h"
+#include "vfs/base/task.h"
+#include "vfs/capture/database_file.h"
+#include "vfs/replicate/claim.h"
+#include "vfs/replicate/reconcile.h"
+#include "vfs/replicate/recorder.h"
+#include "vfs/replicate/shipper.h"
+#include "vfs/replicate/sidecar.h"
+#include "vfs/replicate/snapshotter.h"
+#include "vfs/replicate/wal_events.h"
+
+namespace guildlite {
+
+enum class ReplicationState {
+  kStarting,     // the claim is not settled yet
+  kScanning,     // first scan: nothing is durable before it ends
+  kReplicating,
+  kHealing,      // comparing every page; durable stays where it was
+  kUnshipped,    // the store does not answer: commits go on, nothing ships
+  kFenced,       // another writer owns the log; writes are refused
+  kDiverged,     // local content and log are not one history; writes are refused
+  kStopped,
+};
+std::string_view StateName(ReplicationState state);
+
+struct ReplicationStatus {
+  std::string database;
+  std::string url;
+  ReplicationState state = ReplicationState::kStarting;
+  std::optional<Position> position;
+  std::optional<Position> durable_position;
+  Epoch epoch;
+  int64_t lag_ms = 0;
+  uint64_t pending_transactions = 0;
+  uint64_t pending_bytes = 0;
+  uint64_t spool_bytes = 0;
+  uint64_t wal_bytes = 0;
+  ShipCounters ship;
+  RecorderCounters capture;
+  uint64_t snapshots = 0;
+  std::string last_error;
+  int64_t last_error_ms = 0;
+};
+
+class Replicator final : public WalEvents {
+ public:
+  struct Setup {
+    Clock* clock = nullptr;
+    Random* random = nullptr;
+    WorkerPool* pool = nullptr;
+    std::string path;
+    std::string wal_path;
+    std::unique_ptr<DatabaseFile> database;
+    std::unique_ptr<ObjectStore> store;
+    Options options;
+    bool asked = false;   // configuration given now, not found in the sidecar
+    std::string owner;    // host and process, for people
+    std::function<std::optional<Published>(const volatile void*)> read_published;
+    // The database has been idle for a while: arm whatever notices other processes' writes to its -wal.
+    // What it noticed comes back by Poke().
+    std::function<void()> idle;
+    std::function<void(Tag, const std::string&)> warn;
+  };
+  // OWNED, STORE_UNSAFE, LOCAL_IO. The claim goes on in the background.
+  static Result<std::shared_ptr<Replicator>> Start(Setup setup);
+  ~Replicator() override;
+
+  // WalEvents
+  void IndexMapped(const void* owner, const volatile void* region0) override;
+  void IndexUnmapping(const void* owner) override;
+  Status BeforeWriteLock() override;
+  void BeforeWriteUnlock() override;
+  Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
+  bool MayDiscardWal(DiscardReason reason) override;
+  void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
+
+  // Waits until the claim is settled: Ok, the refusal, or TIMEOUT.
+  Status WaitSettled(int64_t timeout_ms);
+  // Everything committed before the call becomes durable. 0: only kicks it.
+  Status Sync(int64_t timeout_ms);
+  // 1 when durable, 0 on timeout. POSITION_LOST.
+  Result<bool> Wait(const Position& position, int64_t timeout_ms);
+  // Covers every commit published before the call. nullopt before the claim.
+  std::optional<Position> position();
+  std::optional<Position> durable_position();
+  Result<Position> CreateSnapshot(std::string label, int64_t timeout_ms);
+  ReplicationStatus status();
+  std::string last_error();
+  const Options& options() const { return setup_.options; }
+  ObjectStore& store() { return *setup_.store; }
+  const std::string& path() const { return setup_.path; }
+
+  // Something may have been written by somebody else. Cheap.
+  void Poke();
+  // Flushes, gives up the claim and forgets the url. NOT_DURABLE (nothing changed) if not flushed in time.
+  Status Stop(int64_t timeout_ms);
+  // The last connection closes, or the process exits: flush within the bound, remember, unlock.
+  void Close(int64_t timeout_ms);
+  // In a forked child.
+  void AbandonInChild();
+
+ private:
+  class SettleTask;
+  class CaptureTask;
+  struct Local;
+
+  explicit Replicator(Setup setup);
+  Status Examine();
+  Result<bool> TipReachedByWal(const StoreView& view);
+  // One try; Ok when settled or refused. `again_ms`: when to try again otherwise.
+  int64_t Settle(int64_t now_ms);
+  Status SettleNow();
+  Status Compare(const StoreView& view, CapturedState* state, PageTable* table);
+  Result<StoreView> TakeEpoch(const StoreView* view);
+  void BeginShipping(const StoreView& view);
+  void Refuse(const Status& status);
+  void OnShipperStopped(const Status& status);
+  int64_t CaptureStep(int64_t now_ms);
+  std::optional<Published> ReadPublishedNow();
+  Position PositionOf(const CapturedState& state);
+  Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
+  void RemoveTasks();
+  void Wake(Task* task) { setup_.pool->Wake(task); }
+
+  Setup setup_;
+  Sidecar sidecar_;
+  std::unique_ptr<Recorder> recorder_;
+  std::unique_ptr<Shipper> shipper_;
+  std::unique_ptr<Snapshotter> snapshotter_;
+  std::unique_ptr<SettleTask> settle_task_;
+  std::unique_ptr<CaptureTask> capture_task_;
+  std::unique_ptr<Local> local_;  // what Examine() found; the settle task's until settled
+  int64_t started_ms_ = 0;        // monotonic
+
+  // The wal-index.
+  std::mutex index_mutex_;
+  std::map<const void*, const volatile void*> indexes_;
+  std::atomic<bool> exclusive_{false};
+  Published exclusive_published_;  // index_mutex_
+
+  std::atomic<bool> recording_{false};  // the recorder was started
+  std::atomic<bool> settled_{false};
+  std::atomic<bool> refused_{false};
+  std::atomic<bool> polling_{false};    // the capture task looks by itself within a millisecond or two
+  std::atomic<bool> closed_{false};
+  std::atomic<bool> unshipped_{false};
+  int quiet_polls_ = 0;                 // the capture task's
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // mutex_:
+  Status refusal_;
+  Status last_error_;
+  int64_t last_error_ms_ = 0;
+  std::vector<PastEpoch> past_epochs_;
+  bool tasks_added_ = false;
+};
+
+}  // namespace guildlite

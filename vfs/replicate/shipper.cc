@@ -1,0 +1,328 @@
+#include "vfs/replicate/shipper.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "vfs/base/bytes.h"
+#include "vfs/base/checksum.h"
+#include "vfs/format/segment_reader.h"
+#include "vfs/format/segment_writer.h"
+#include "vfs/objects/object_key.h"
+
+namespace guildlite {
+namespace {
+
+constexpr int64_t kRetryMinMs = 50;
+constexpr int64_t kRetryMaxMs = 10000;
+// Ends of recent objects kept for SlotAfter(): a scan asks for its start within a few steps.
+constexpr size_t kEndsMax = 1024;
+
+}  // namespace
+
+Shipper::Shipper(Clock& clock, Random& random, ObjectStore& store, Recorder& recorder,
+                 Sidecar& sidecar, const Settings& settings, OnStopped stopped, OnProgress progress)
+    : clock_(clock),
+      random_(random),
+      store_(store),
+      recorder_(recorder),
+      sidecar_(sidecar),
+      settings_(settings),
+      on_stopped_(std::move(stopped)),
+      on_progress_(std::move(progress)) {}
+
+void Shipper::Begin(const StoreView& view, Session session, bool restorable) {
+  {
+    const std::lock_guard lock(mutex_);
+    begun_ = true;
+    stopped_ = false;
+    lineage_ = view.manifest.manifest.lineage;
+    epoch_ = view.manifest.manifest.epoch;
+    session_ = session;
+    next_ = view.next;
+    previous_hash_ = view.previous_hash;
+    acked_ = view.tip;
+    restorable_ = restorable;
+    heal_open_ = view.heal_open;
+    durable_.reset();
+    if (restorable_ && !heal_open_) durable_ = acked_;
+    ends_.clear();
+    ends_.push_back({acked_.txid, next_});
+  }
+  (void)sidecar_.WriteAcknowledged({next_, previous_hash_, acked_.txid, acked_.history_hash,
+                                    heal_open_});
+  changed_.notify_all();
+}
+
+void Shipper::SnapshotTaken() {
+  {
+    const std::lock_guard lock(mutex_);
+    restorable_ = true;
+    counters_.log_bytes = 0;
+    if (!heal_open_) durable_ = acked_;
+  }
+  changed_.notify_all();
+}
+
+int64_t Shipper::Step(int64_t now_ms) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!begun_ || stopped_) return kIdle;
+  }
+  if (now_ms < retry_at_ms_) return retry_at_ms_;
+  if (recorder_.dropped()) {
+    in_flight_.reset();
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    on_stopped_(Status::Ok());
+    return kIdle;
+  }
+  if (!in_flight_) {
+    const bool hurry = waiters_.load() != 0;
+    if (!hurry && now_ms < next_put_ms_) return next_put_ms_;
+    auto item = recorder_.NextToShip(acked_.txid, settings_.body_max);
+    if (!item.ok()) return Failed(item.status(), now_ms);
+    if (!*item) return recorder_.dropped() ? now_ms : kIdle;
+    next_put_ms_ = now_ms + settings_.sync_interval_ms;
+    if (Status s = Prepare(**std::move(item), now_ms); !s.ok()) {
+      in_flight_.reset();
+      return Failed(s, now_ms);
+    }
+  }
+  // The folder was deleted, or another process holds its lock now: two shippers must not race.
+  if (!sidecar_.LockIsCurrent()) {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    on_stopped_(Status(Tag::kOwned, "the lock file " + sidecar_.directory() +
+                                        "/lock was replaced while the database was open"));
+    return kIdle;
+  }
+  const std::string key = LogKey(next_);
+  auto put = store_.Put(key, in_flight_->object, PutCondition::Create());
+  {
+    const std::lock_guard lock(mutex_);
+    ++counters_.puts;
+    counters_.bytes_sent += in_flight_->object.size();
+  }
+  if (!put.ok()) {
+    if (put.status().tag() != Tag::kAlreadyExists) {
+      return Failed(put.status().Context("put " + key), now_ms);
+    }
+    const Status settled = SettleExisting();
+    if (settled.tag() == Tag::kFenced) {
+      {
+        const std::lock_guard lock(mutex_);
+        stopped_ = true;
+        last_error_ = settled;
+        last_error_ms_ = clock_.NowMs();
+      }
+      on_stopped_(settled);
+      changed_.notify_all();
+      return kIdle;
+    }
+    if (!settled.ok()) return Failed(settled, now_ms);
+  } else {
+    Settle(in_flight_->item, ObjectHash(in_flight_->object), in_flight_->object.size());
+  }
+  failures_ = 0;
+  retry_at_ms_ = 0;
+  in_flight_.reset();
+  on_progress_();
+  return now_ms;
+}
+
+Status Shipper::Prepare(ShipItem item, int64_t now_ms) {
+  (void)now_ms;
+  GUILDLITE_RETURN_IF_ERROR(recorder_.SyncWal());
+  ObjectHeader h;
+  h.kind = item.kind;
+  h.lineage = lineage_;
+  h.epoch = epoch_;
+  h.session = session_;
+  h.slot = h.last_slot = next_;
+  h.first_txid = item.first;
+  h.last_txid = h.continues_from = item.last;
+  h.time_ms = item.end.time_ms;
+  h.page_size = item.end.page_size;
+  h.database_pages = item.end.database_pages;
+  h.mark = item.end.mark_valid ? item.end.mark : WalMark();
+  h.history_hash = item.end.history_hash;
+  h.rolling_checksum = item.end.rolling_known ? item.end.rolling_checksum : 0;
+  h.rolling_known = item.end.rolling_known;
+  h.previous_hash = previous_hash_;
+  if (item.body_size > item.body.size()) GUILDLITE_RETURN_IF_ERROR(UploadParts(&h, item));
+  InFlight flight;
+  flight.object = EncodeObject(h, item.body);
+  item.body = std::string();
+  flight.item = std::move(item);
+  in_flight_ = std::move(flight);
+  return Status::Ok();
+}
+
+// A transaction too large for one request: its pieces first, under names of their own; the log object
+// that lists them commits them. A name is never reused, a piece never skipped because one is there.
+Status Shipper::UploadParts(ObjectHeader* header, const ShipItem& item) {
+  uint32_t index = 0;
+  for (uint64_t at = 0; at < item.body_size; ++index) {
+    const uint64_t length = std::min(settings_.part_bytes, item.body_size - at);
+    auto bytes = recorder_.ReadBody(item.first, at, length);
+    if (!bytes.ok()) return bytes.status();
+    const std::string key = PartKey(epoch_, next_.value, index, random_.Next64());
+    auto put = store_.Put(key, *bytes, PutCondition::Create());
+    if (!put.ok()) return put.status().Context("put " + key);
+    header->parts.push_back({key, bytes->size(), Hash64(AsBytes(*bytes))});
+    at += length;
+    const std::lock_guard lock(mutex_);
+    ++counters_.puts;
+    counters_.bytes_sent += bytes->size();
+  }
+  return Status::Ok();
+}
+
+Status Shipper::SettleExisting() {
+  const std::string key = LogKey(next_);
+  auto found = store_.Get(key);
+  {
+    const std::lock_guard lock(mutex_);
+    ++counters_.gets;
+  }
+  if (!found.ok()) return found.status().Context("read " + key);
+  if (found->bytes == in_flight_->object) {
+    Settle(in_flight_->item, ObjectHash(in_flight_->object), in_flight_->object.size());
+    return Status::Ok();
+  }
+  auto view = OpenObject(found->bytes, key);
+  if (!view.ok()) return view.status();
+  const ObjectHeader& h = view->header;
+  if (h.lineage != lineage_ || h.epoch != epoch_ || h.session != session_) {
+    return Status(Tag::kFenced, "log slot " + std::to_string(next_.value) + " was filled by epoch " +
+                                    std::to_string(h.epoch.value) +
+                                    ": another writer has taken over this log");
+  }
+  // Our own session put it before a crash, cut differently. Adopt it if it ends where one of our
+  // batches ends with the same history; else what we hold cannot be cut to follow it.
+  const ShipItem& item = in_flight_->item;
+  if (h.kind == item.kind && h.last_txid == item.last && h.history_hash == item.end.history_hash) {
+    Settle(item, view->object_hash, found->bytes.size());
+    return Status::Ok();
+  }
+  auto shorter = recorder_.AdoptableEnd(h.last_txid, h.history_hash);
+  if (h.kind == ObjectKind::kData && shorter) {
+    ShipItem adopted;
+    adopted.first = item.first;
+    adopted.last = shorter->txid;
+    adopted.end = *shorter;
+    Settle(adopted, view->object_hash, found->bytes.size());
+    return Status::Ok();
+  }
+  recorder_.DropQueue("log slot " + std::to_string(next_.value) +
+                      " holds an earlier put of this process that cannot be continued exactly");
+  return Status::Ok();
+}
+
+void Shipper::Settle(const ShipItem& item, uint64_t object_hash, uint64_t size) {
+  recorder_.Acknowledge(item);
+  Acknowledged record;
+  {
+    const std::lock_guard lock(mutex_);
+    next_ = next_.Next();
+    previous_hash_ = object_hash;
+    if (item.kind == ObjectKind::kHealBegin) {
+      heal_open_ = true;
+    } else if (item.kind == ObjectKind::kHealEnd) {
+      heal_open_ = false;
+    }
+    acked_ = item.end;
+    counters_.log_bytes += size;
+    if (restorable_ && !heal_open_ && acked_.rolling_known) durable_ = acked_;
+    ends_.push_back({acked_.txid, next_});
+    if (ends_.size() > kEndsMax) ends_.pop_front();
+    last_error_ = Status::Ok();
+    record = {next_, previous_hash_, acked_.txid, acked_.history_hash, heal_open_};
+  }
+  // Losing it costs a longer walk at the next open, nothing else.
+  (void)sidecar_.WriteAcknowledged(record);
+  changed_.notify_all();
+}
+
+int64_t Shipper::Failed(const Status& status, int64_t now_ms) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++counters_.retries;
+    last_error_ = status;
+    last_error_ms_ = clock_.NowMs();
+  }
+  changed_.notify_all();
+  const int64_t ceiling = std::min(kRetryMaxMs, kRetryMinMs << std::min(failures_, 10u));
+  ++failures_;
+  retry_at_ms_ =
+      now_ms + ceiling / 2 +
+      static_cast<int64_t>(random_.Next64() % static_cast<uint64_t>(ceiling / 2 + 1));
+  return retry_at_ms_;
+}
+
+void Shipper::Hurry() { waiters_.fetch_add(1); }
+void Shipper::Release() { waiters_.fetch_sub(1); }
+
+std::optional<CapturedState> Shipper::durable() {
+  const std::lock_guard lock(mutex_);
+  return durable_;
+}
+CapturedState Shipper::acknowledged() {
+  const std::lock_guard lock(mutex_);
+  return acked_;
+}
+Epoch Shipper::epoch() {
+  const std::lock_guard lock(mutex_);
+  return epoch_;
+}
+Lineage Shipper::lineage() {
+  const std::lock_guard lock(mutex_);
+  return lineage_;
+}
+Session Shipper::session() {
+  const std::lock_guard lock(mutex_);
+  return session_;
+}
+bool Shipper::begun() {
+  const std::lock_guard lock(mutex_);
+  return begun_;
+}
+
+std::optional<Slot> Shipper::SlotAfter(Txid txid) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [end, slot] : ends_) {
+    if (end == txid) return slot;
+  }
+  return std::nullopt;
+}
+
+bool Shipper::WaitUntil(int64_t timeout_ms, const std::function<bool()>& done) {
+  const int64_t deadline = clock_.MonotonicMs() + timeout_ms;
+  for (;;) {
+    if (done()) return true;
+    std::unique_lock lock(mutex_);
+    const int64_t left = deadline - clock_.MonotonicMs();
+    if (left <= 0) return false;
+    // A notification between done() and here is caught by the short wait.
+    clock_.WaitFor(changed_, lock, std::min<int64_t>(left, 20));
+  }
+}
+
+void Shipper::Notify() { changed_.notify_all(); }
+
+ShipCounters Shipper::counters() {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+Status Shipper::last_error() {
+  const std::lock_guard lock(mutex_);
+  return last_error_;
+}
+int64_t Shipper::last_error_ms() {
+  const std::lock_guard lock(mutex_);
+  return last_error_ms_;
+}
+
+}  // namespace guildlite
