@@ -240,7 +240,7 @@ def main():
          f"acknowledged {acknowledged:,}, restored {restored:,}"),
         ("nothing that was not committed", restored <= committed + 1, f"committed {committed:,}"),
         ("page by page what stock SQLite has", not differing,
-         f"{pages:,} pages" + (f"; these differ: {differing[:10]}" if differing else ", all equal")),
+         f"{pages:,} pages, {f'these differ: {differing[:10]}' if differing else 'all equal'}"),
     ]
     say("\n   result")
     for name, good, detail in checks:

@@ -3,10 +3,11 @@
 
     tests/crash/kill_loop.py [--kills N] [--seed S] [--module guildlite.so] [--keep]
 
-Transaction n is a pure function of (seed, n), so the content after it is known to this process, which
-runs stock SQLite and never loads the extension. A writer process commits transactions and reports
-"c n" when n is committed and "d n" when replication_wait() called it durable. It is killed; sometimes
-a stock program read, wrote, checkpointed or vacuumed beside it or afterwards. Then, by the dice:
+Transaction n is a pure function of (seed, n), so the content after it is known to this process,
+which runs stock SQLite and never loads the extension. A writer process commits transactions and
+reports "c n" when n is committed and "d n" when replication_wait() called it durable. It is killed;
+sometimes a stock program read, wrote, checkpointed or vacuumed beside it or afterwards. Then, by the
+dice:
 
   lost disk   the folder of the database is deleted and the store restored. The next writer goes on
               from the restored copy.
@@ -17,8 +18,8 @@ Checked every time, whatever the timing:
   2. The restored file passes integrity_check and holds exactly the state after some transaction n:
      nothing torn, nothing invented.
   3. n is at least the last transaction ever called durable.
-  4. Page by page it is what stock SQLite makes of the killed disk at that transaction, where the WAL
-     still shows it.
+  4. Page by page it is what stock SQLite makes of the killed disk at that transaction, where the
+     WAL still shows it.
   5. After a kept disk and a sync, n is the newest, the bytes are those of the database file, and
      what was shipped for it is a part of the database, not all of it.
   6. A lost disk begins a new epoch; positions and durable transactions never go back.
