@@ -1,14 +1,28 @@
 // The manifest: the one mutable object of a database, changed by compare-and-swap only.
 //
-// Invariants (Validate() states each, called by encoder and decoder alike):
-//   1. rev grows by one with every swap and nonce is fresh random: no two bodies are ever equal, or a
-//      stale swap could be revived by an equal ETag (hazard H3).
+// Invariants (Validate() states 3 and 4, called by encoder and decoder alike; SwapManifest() 1, 2):
+//   1. rev grows by one with every swap and nonce is fresh random: no two bodies are ever equal, or
+//      a stale swap could be revived by an equal ETag (hazard H3). So there is one body of each rev
+//      for ever, and its nonce tells whose it is.
 //   2. lineage never changes; epoch and floor never go back.
-//   3. past_epochs is ascending, dense from 1 to epoch-1, with non-decreasing txids.
+//   3. past_epochs is ascending, dense from 1 to epoch-1, with non-decreasing txids and fences.
 //   4. A snapshot's txid <= usable_from; snapshots are ascending by usable_from; first_slot >= 1.
-//   5. Unknown fields of the same format are kept by readers that rewrite it: none are dropped.
+//   5. Unknown fields of the same format are kept by readers that rewrite it, those inside of
+//      records too: none are dropped.
 //
 // Written as JSON, keys sorted, 64-bit numbers as fixed-width hex strings (JSON numbers lose bits).
+//
+// After a swap whose put failed with kOutcomeUnknown or a retryable error (H3):
+//
+//   the store then has   it means                                         SwapManifest() answers
+//   our nonce            it happened                                      the new manifest
+//   the version swapped  it may yet happen: a delayed request can land    the error of the put
+//   the rev after it     that rev is somebody else's: it never happens    kPrecondition
+//   anything else        it happened and was built upon, or never will    kOutcomeUnknown
+//   no answer            anything                                         the error of the put
+//
+// Only kPrecondition proves that what was uploaded for the swap is not referenced. To settle the
+// rest, swap again: that changes the version, and with it the old request can no longer land.
 #pragma once
 
 #include <cstdint>
@@ -25,24 +39,26 @@ namespace guildlite {
 
 struct SnapshotRecord {
   std::string key;
-  Txid txid;              // S: pages as of
-  Txid usable_from;       // E: first restore point
-  Slot first_slot;        // the slot that holds txid S+1 (or will)
+  Txid txid;         // S: pages as of
+  Txid usable_from;  // E: first restore point
+  Slot first_slot;   // the slot that holds txid S+1 (or will)
   Epoch epoch;
   uint64_t history_hash = 0;         // at S: what DecodeBody of first_slot starts from
   uint64_t usable_history_hash = 0;  // at E: for its position
-  int64_t time_ms = 0;    // commit time of E
-  std::string label;      // "" = none
-  uint64_t bytes = 0;     // stored, parts included
+  int64_t time_ms = 0;               // commit time of E
+  std::string label;                 // "" = none
+  uint64_t bytes = 0;                // stored, parts included
   uint64_t database_bytes = 0;
+  std::string unknown_json;  // other members of the record, kept (invariant 5); "" = none
   bool operator==(const SnapshotRecord&) const = default;
 };
 
 struct PastEpoch {
   Epoch epoch;
-  Txid last_txid;              // what its successor's FENCE froze
-  uint64_t history_hash = 0;   // there
-  Slot fence;                  // the FENCE that ended it
+  Txid last_txid;             // what its successor's FENCE froze
+  uint64_t history_hash = 0;  // there
+  Slot fence;                 // the FENCE that ended it
+  std::string unknown_json;
   bool operator==(const PastEpoch&) const = default;
 };
 
@@ -54,12 +70,14 @@ struct SegmentRecord {
   Txid first_txid;
   Txid last_txid;
   uint64_t bytes = 0;
+  std::string unknown_json;
   bool operator==(const SegmentRecord&) const = default;
 };
 
 struct Tombstone {
   std::string key;
   int64_t since_ms = 0;
+  std::string unknown_json;
   bool operator==(const Tombstone&) const = default;
 };
 
@@ -70,8 +88,8 @@ struct Manifest {
   uint64_t nonce = 0;
   Lineage lineage;
   Epoch epoch{1};
-  Session session;         // owns the epoch
-  std::string owner;       // host name and pid, for people
+  Session session;    // owns the epoch
+  std::string owner;  // host name and pid, for people
   Slot floor{1};
   std::vector<PastEpoch> past_epochs;
   std::vector<SnapshotRecord> snapshots;
@@ -80,7 +98,7 @@ struct Manifest {
   std::string unknown_json;  // other members of the object, kept (invariant 5); "" = none
   bool operator==(const Manifest&) const = default;
 
-  Status Validate() const;
+  Status Validate() const;     // CHAIN_BROKEN
   std::string Encode() const;  // REQUIRES Validate().ok()
   // CHAIN_BROKEN for damage, FORMAT_TOO_NEW when min_reader is above ours.
   static Result<Manifest> Decode(std::string_view json, std::string_view name);
@@ -93,14 +111,16 @@ struct ManifestAt {
 
 // kNotFound when there is none.
 Result<ManifestAt> ReadManifest(ObjectStore& store);
-// Create-only. kAlreadyExists when there is one (or a lost reply created ours: then compare nonces).
+// Create-only, as rev 1 with a fresh nonce. kAlreadyExists when there is one that is not ours. An
+// unknown outcome is settled by reading; without an answer it is the error of the put.
 Result<ManifestAt> CreateManifest(ObjectStore& store, Manifest manifest, Random& random);
-// One swap of `from`: rev+1, fresh nonce. kPrecondition: somebody else swapped; read again. An unknown
-// outcome is settled by re-reading: our nonce there means it happened.
+// One swap of `from`: rev+1, fresh nonce (whatever `to` has). kPrecondition: somebody else swapped
+// and this swap never happens; read again. kBadArgument: `to` breaks invariant 2.
 Result<ManifestAt> SwapManifest(ObjectStore& store, const ManifestAt& from, Manifest to,
                                 Random& random);
-// Read-change-swap until it holds, at most kUpdateTriesMax times. `change` returns an error to give
-// up (not the owner any more, for instance).
+// Read-change-swap until it holds, at most kUpdateTriesMax times, then kStoreThrottled. `change`
+// gets the manifest as it is now, again after each lost or unknown swap: it looks whether what it
+// wants is there already, and returns an error to give up (not the owner any more, for instance).
 inline constexpr int kUpdateTriesMax = 16;
 Result<ManifestAt> UpdateManifest(ObjectStore& store, Random& random,
                                   const std::function<Status(Manifest&)>& change);
