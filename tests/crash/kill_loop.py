@@ -5,9 +5,9 @@
 
 Transaction n is a pure function of (seed, n), so the content after it is known to this process,
 which runs stock SQLite and never loads the extension. A writer process commits transactions and
-reports "c n" when n is committed and "d n" when replication_wait() called it durable. It is killed;
-sometimes a stock program read, wrote, checkpointed or vacuumed beside it or afterwards. Then, by the
-dice:
+reports "c n" when n is committed and "d n" when replication_wait() called it durable. It is
+killed; sometimes a stock program read, wrote, checkpointed or vacuumed beside it or afterwards.
+Then, by the dice:
 
   lost disk   the folder of the database is deleted and the store restored. The next writer goes on
               from the restored copy.
