@@ -27,6 +27,17 @@ constexpr uint64_t kCaptureTransactionsMax = 512;
 // frames of another process are on disk before its wal-index header is.
 constexpr int kQuietPollsMax = 7;
 
+// 0 bytes, or one page with an empty schema: what opening a new database leaves. "B-tree Pages",
+// sqlite.org/fileformat2.html: the cell count of the schema's root is at offset 100 + 3 of page 1.
+bool HoldsNothing(DatabaseFile& database, uint64_t size) {
+  if (size == 0) return true;
+  std::array<std::byte, 108> head;
+  auto n = database.ReadAt(0, head);
+  if (!n.ok() || *n != head.size()) return false;
+  const uint32_t page_size = LoadBig16(head.data() + 16);
+  return size == (page_size == 1 ? 65536 : page_size) && LoadBig16(head.data() + 103) == 0;
+}
+
 }  // namespace
 
 std::string_view StateName(ReplicationState state) {
@@ -152,7 +163,7 @@ Status Replicator::Examine() {
     tailer.emplace(wal);
     if (auto h = tailer->ReadHeader(); h.ok()) header = *h;
   }
-  l.facts.empty = identity->size == 0 && !header;
+  l.facts.empty = !header && HoldsNothing(*recorder_->database(), identity->size);
   if (!l.facts.remembered) return recorder_->spool_for_recovery().Discard();
 
   l.acknowledged = sidecar_.ReadAcknowledged();
@@ -384,7 +395,8 @@ Status Replicator::SettleNow() {
     const Manifest& m = manifest->manifest;
     facts.same_lineage = l.state && l.state->lineage == m.lineage;
     facts.our_session =
-        l.state && (m.session == l.state->session || m.session == l.state->planned);
+        l.state && m.session != Session() &&
+        (m.session == l.state->session || m.session == l.state->planned);
     ours = m.session;
     if (l.facts.remembered && facts.same_lineage && facts.our_session && l.facts.proven) {
       auto seen = LookAtStore(store, l.acknowledged);

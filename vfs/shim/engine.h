@@ -1,0 +1,82 @@
+// Engine: what one process has of guildlite. Owns the worker pool, the stores, the watch for strangers
+// and one Replicator a replicated database; the registered VFS and the SQL functions point to it. The
+// one global, because SQLite's entry point has no other place to keep it; never destroyed, because
+// threads and exit handlers may outlive static destruction.
+//
+// It decides which database is replicated when it is opened:
+//   GUILDLITE_URL (and GUILDLITE_MATCH) names it   -> asked for now
+//   its -guildlite folder remembers a url          -> resumed
+//   otherwise                                      -> passes straight through
+//
+// Thread-safe. Lock order: engine mutex before nothing; no call into a Replicator, a Node or a store
+// is made under it.
+#pragma once
+
+#include <sqlite3.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "guildlite/options.h"
+#include "guildlite/status.h"
+#include "vfs/base/task.h"
+#include "vfs/objects/counted_store.h"
+#include "vfs/replicate/replicator.h"
+#include "vfs/restore/restorer.h"
+#include "vfs/shim/shim_host.h"
+#include "vfs/shim/stranger_watch.h"
+
+namespace guildlite {
+
+class Engine final : public ShimHost {
+ public:
+  static Engine& Get();
+
+  Status FirstOpened(Node& node) override;
+  void LastClosing(Node& node) override;
+
+  // A database's replication, with what was counted for it.
+  struct Replicated {
+    std::shared_ptr<Replicator> replicator;
+    std::shared_ptr<RequestCounts> counts;
+    std::optional<Position> verified;
+    int64_t verified_ms = 0;
+  };
+  // NOT_REPLICATED when there is none.
+  Result<Replicated> Find(sqlite3* db);
+  std::map<std::string, Replicated> All();
+
+  // replication_start(): the main database of `db` is in WAL mode and read from already.
+  Result<Position> Start(sqlite3* db, const std::string& url, std::string_view options_json);
+  Status Stop(sqlite3* db, int64_t timeout_ms);
+  void SetVerified(const std::string& database, const Position& position);
+
+  // The url meant when a function names none: this connection's.
+  Result<std::string> UrlOf(sqlite3* db);
+  // A store for reading: restore, list, verify. The replicator's own when it ships there.
+  Result<std::unique_ptr<ObjectStore>> OpenForReading(const std::string& url);
+  // The replicator of this process that ships to `url`; null when none does.
+  std::shared_ptr<Replicator> ShippingTo(const std::string& url);
+
+  // Process exit: every database is flushed within one bound.
+  void CloseAll();
+  void AbandonInChild();
+
+ private:
+  Engine();
+  ~Engine() override;
+
+  Status Replicate(Node& node, const std::string& path, Options options, bool asked);
+  Status PutInPlace(const std::string& path, const Options& options);
+
+  WorkerPool pool_;
+  StrangerWatch watch_;
+  const int owner_pid_;
+  std::mutex mutex_;
+  std::map<std::string, Replicated> databases_;  // by path; mutex_
+};
+
+}  // namespace guildlite
