@@ -1,8 +1,11 @@
 // What exists in the log: slots are dense, so reading on from a known slot until the next one is
 // missing finds the tip without a LIST.
 //
-// A 404 is the tip only if a manifest read begun after it shows floor <= that slot (hazard H2:
-// otherwise the slot may have been deleted under us and the answer would be old data, verified).
+//   1. A 404 is the tip only if a manifest read begun after it shows floor <= that slot (hazard H2:
+//      otherwise the slot may have been deleted under us and the answer would be old data,
+//      verified).
+//   2. Every object is whole, of this lineage, in its own slot, names its predecessor by hash, and
+//      is of no older epoch than it. What is not is CHAIN_BROKEN and names the key.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +23,7 @@ struct LogEntry {
   ObjectHeader header;
   uint64_t object_hash = 0;  // of the whole object; what slot+1 names as previous_hash
   uint64_t size = 0;
-  std::string bytes;         // the whole object, if kept (small, and within the walk's budget)
+  std::string bytes;  // the whole object, if kept (small, and within the walk's budget)
 };
 
 struct LogWalk {
@@ -30,13 +33,17 @@ struct LogWalk {
 };
 
 struct WalkSettings {
-  // Checked between slot n and n+1 (CHAIN_BROKEN when it does not hold); of slot from-1 if known.
+  // object_hash of slot from-1, if known: then `from` is checked against it too.
   std::optional<uint64_t> previous_hash;
+  // Objects are kept in LogEntry::bytes as long as all kept ones fit; the first that does not, and
+  // every later one, is read again by whoever wants it.
   uint64_t keep_bytes_max = 64 << 20;
 };
 
-// Follows the log from `from` to its tip. Every object is read whole and verified (OpenObject), its
-// lineage and slot too. RESTORE planning error when from < floor: kNotFound.
+// Follows the log from `from` (>= 1) to its tip: one GET per slot, the 404, one GET of the
+// manifest. kNotFound: the slots asked for were retired meanwhile (or the manifest is gone): read
+// the manifest and plan again. A `from` below the floor is no error as long as its slots are still
+// there.
 Result<LogWalk> WalkLog(ObjectStore& store, Lineage lineage, Slot from,
                         const WalkSettings& settings = {});
 
