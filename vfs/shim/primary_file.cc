@@ -364,6 +364,8 @@ int MainFile::FileControl(int op, void* arg) {
 }
 
 int MainFile::ShmMap(int region, int size, int extend, void volatile** out) {
+  // The first call for an index (wal.c keeps what it was given): no lock of it can be held yet.
+  if (region == 0 && region0_ == nullptr) shm_locks_known_ = true;
   const int code = base_->xShmMap(real_, region, size, extend, out);
   // READONLY: mapped, of a -shm this process may not write.
   if (region == 0 && (code == SQLITE_OK || code == SQLITE_READONLY) && *out != nullptr) {
