@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <optional>
 #include <random>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -287,6 +289,17 @@ TEST(WalTailer, AnEmptiedOrTornHeaderEndsTheGeneration) {
   EXPECT_EQ(wal.Next(mark, std::nullopt).end, End::kOtherGeneration);
 }
 
+TEST(WalTailer, EqualSaltsInAnotherHeaderAreNotTheSameFile) {
+  Wal wal(512), other(1024);
+  wal.Frame(1, 1, uint64_t{1});
+  const WalMark first = wal.mark();
+  wal.Frame(2, 2, uint64_t{2}).Write();
+  ASSERT_EQ(wal.Next(wal.start(), std::nullopt).mark, first);
+  other.Frame(1, 1, uint64_t{1}).Frame(2, 2, uint64_t{2});
+  wal.memory_file().Set(other.bytes());
+  EXPECT_EQ(wal.Next(first, std::nullopt).end, End::kOtherGeneration);
+}
+
 TEST(WalTailer, ABoundBelowTheMarkIsNothingMore) {
   Wal wal;
   wal.Frame(1, 1, uint64_t{1});
@@ -537,6 +550,51 @@ TEST(WalTailer, NothingIsTakenByPositionFromAnotherGeneration) {
   EXPECT_EQ(wal.tailer.chain_breaks(), 0u);
 }
 
+// A stranger's reset while we read: the header first, then frame after frame, sealed or not yet.
+// What is delivered is of the old generation, whole; by position only the header can tell.
+TEST(WalTailer, NothingIsTakenByPositionWhileAResetRunsAgainstTheRead) {
+  const uint32_t frames = 100;
+  Wal wal(4096);
+  wal.Frame(1, 1, uint64_t{1});
+  const WalMark first = wal.mark();
+  for (uint32_t f = 2; f <= frames; ++f) wal.UnsealedFrame(f, f == frames ? frames : 0, f);
+  const Published published = wal.published();
+  const std::string before = wal.bytes();
+  std::vector<uint64_t> hashes;
+  for (uint32_t f = 2; f <= frames; ++f) hashes.push_back(wal.Hash(f, f));
+
+  for (const bool sealed : {false, true}) {
+    wal.Reset(0x1001, 0x3000);
+    for (uint32_t f = 1; f <= frames; ++f) {
+      sealed ? wal.Frame(f, f, uint64_t{1000}) : wal.UnsealedFrame(f, f, 1000);
+    }
+    const std::string after = wal.bytes();
+    for (int round = 0; round < 100; ++round) {
+      wal.memory_file().Set(before);
+      WalTailer tailer(wal.file());
+      std::atomic<bool> go = false;
+      std::thread stranger([&] {
+        while (!go) {
+        }
+        ASSERT_TRUE(wal.file().WriteAt(0, AsBytes(after).first(32)).ok());
+        for (size_t at = 32; at < after.size(); at += 4120) {
+          ASSERT_TRUE(wal.file().WriteAt(at, AsBytes(after).subspan(at, 4120)).ok());
+        }
+      });
+      go = true;
+      const auto outcome = tailer.Next(first, published);
+      stranger.join();
+      ASSERT_TRUE(outcome.ok()) << outcome.status().ToString();
+      if (outcome->end == End::kOtherGeneration) continue;
+      ASSERT_EQ(outcome->end, End::kTransaction);
+      ASSERT_EQ(outcome->transaction.pages.size(), hashes.size());
+      for (size_t i = 0; i < hashes.size(); ++i) {
+        ASSERT_EQ(outcome->transaction.pages[i].hash, hashes[i]);
+      }
+    }
+  }
+}
+
 // A recovery by SQLite loses frames the chain cannot reach; new ones come to the same places under
 // the same salts. A mark behind them must not be taken for a point of the new history.
 TEST(WalTailer, NothingIsTakenByPositionAfterAMarkThatWasOverwritten) {
@@ -703,8 +761,7 @@ struct GoldenTest : ::testing::TestWithParam<std::string> {
     for (const uint64_t hash : hashes) content += hash;
     EXPECT_EQ(content, c.content) << "transaction " << n;
   }
-  // All transactions after `mark` within `bound`, which are commits `n`..; returns where it
-  // stopped.
+  // All transactions after `mark` within `bound`, commits `n` on; returns where it stopped.
   WalMark ReadAll(WalMark mark, const std::optional<Published>& bound, size_t* n) {
     for (;;) {
       auto outcome = tailer.Next(mark, bound);

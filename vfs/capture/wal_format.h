@@ -3,14 +3,14 @@
 // Source: "WAL File Format", sqlite.org/fileformat2.html#walformat and walDecodeFrame() in wal.c.
 // All integers are big-endian.
 //
-//   WAL header, 32 bytes                          frame header, 24 bytes, then the page
-//    0  u32 magic 0x377f0682 | 1 if the            0  u32 page number
-//           checksums are big-endian               4  u32 database size in pages after the commit;
-//    4  u32 version 3007000                               0 if not a commit frame
-//    8  u32 page size (65536 as itself)            8  u32 salt1, salt2: equal to the header's
-//   12  u32 checkpoint sequence                   16  u32 cksum1, cksum2: cumulative over bytes
-//   0..7 16  u32 salt1, salt2                                  and the page, seeded by the
-//   predecessor 24  u32 cksum1, cksum2 of bytes 0..23                 (frame 1: by the header's)
+//   WAL header, 32 bytes                      frame header, 24 bytes, then the page
+//    0  u32 magic 0x377f0682 | 1 if the        0  u32 page number
+//           checksums are big-endian           4  u32 database size in pages after the commit;
+//    4  u32 version 3007000                           0 if not a commit frame
+//    8  u32 page size (65536 as itself)        8  u32 salt1, salt2: equal to the header's
+//   12  u32 checkpoint sequence               16  u32 cksum1, cksum2: cumulative over bytes 0..7
+//   16  u32 salt1, salt2                              and the page, seeded by the predecessor
+//   24  u32 cksum1, cksum2 of bytes 0..23             (frame 1: by the header's)
 //
 // Frame n (1-based) starts at 32 + (n-1) * (24 + page size).
 //

@@ -13,8 +13,9 @@ namespace guildlite {
 
 namespace {
 
-// One pread. Large enough that the system call vanishes beside the checksum pass (about 30 us for
-// 256 KiB), small enough to stay in the second-level cache between the copy and that pass.
+// One pread: the system call (0.4 us) vanishes beside copying and summing 256 KiB (90 us), and the
+// bytes are still in the second-level cache when they are summed. More buys nothing, and every open
+// database has one.
 constexpr size_t kChunkBytes = 256 << 10;
 // Without a bound nothing may be kept (invariant 5), so the first read of each transaction is small
 // and doubles from there: a recovery of many small transactions reads each byte a few times,
@@ -239,10 +240,8 @@ Result<WalTailer::Outcome> WalTailer::Next(const WalMark& from,
     if (!valid) {
       if (!bound) break;
       if (!by_position) {
-        // Invariant 2: the file must still be of this generation and hold what `from` names.
-        auto same = SameGeneration(from);
-        if (!same.ok()) return same.status();
-        if (!*same) return other_generation;
+        // Invariant 2: the file must still hold what `from` names. That it is still of this
+        // generation is asked at the end, of everything read until then.
         auto contained = ContainsFrame(header, from);
         if (!contained.ok()) return contained.status();
         if (!*contained) return other_generation;

@@ -7,10 +7,9 @@
 //
 // Invariants:
 //   1. A transaction is delivered only if its commit frame is at or below the bound. Live, the
-//   bound
-//      is mxFrame of the wal-index header: a commit frame on disk is not a commit yet, SQLite may
-//      still roll back and reuse it (hazard H11). In recovery there is no bound and the checksum
-//      chain alone decides, as in walIndexRecover() of wal.c.
+//      bound is mxFrame of the wal-index header: a commit frame on disk is not a commit yet, SQLite
+//      may still roll back and reuse it (hazard H11). In recovery there is no bound and the
+//      checksum chain alone decides, as in walIndexRecover() of wal.c.
 //   2. Every frame delivered has the generation's salts and continues the checksum chain, with one
 //      exception: SQLite before its fix (3.40.1 has the bug) writes commit frames with zero
 //      checksums after spill + ROLLBACK TO, so the published index covers frames the chain cannot
@@ -18,8 +17,8 @@
 //      such frames are taken by position and the chain is reseeded from the published checksum;
 //      chain_breaks() counts.
 //   3. Padding repeats of a commit frame (same page number, same size, same bytes, directly after
-//   it)
-//      are not transactions of their own.
+//      it) are not transactions of their own. A commit of that one page, unchanged, looks the same
+//      and is passed over too: it leaves the database as it was.
 //   4. Memory is bounded by the page list of one transaction (16 bytes a frame) plus one chunk.
 //   5. Bytes read are kept for a later call only up to the bound in force when they were read: what
 //      lies beyond may be rolled back and overwritten. Without a bound nothing is kept. Kept bytes
@@ -48,8 +47,7 @@
 
 namespace guildlite {
 
-// What the wal-index header says is committed (WalIndexHdr in wal.c), read consistently by the
-// shim.
+// What the wal-index header says is committed (WalIndexHdr in wal.c), both copies being equal.
 struct Published {
   uint32_t salt1 = 0;
   uint32_t salt2 = 0;

@@ -3,22 +3,20 @@
 //   g++ -std=c++20 -Iinclude -I. tests/data/wal/make_golden_wals.cc vfs/base/checksum.cc
 //       -lsqlite3 -o /tmp/make_golden_wals && /tmp/make_golden_wals tests/data/wal
 //
-// Those in the tree were made by SQLite 3.40.1: broken_chain needs a version with the bug it shows.
+// Those in the tree were made by SQLite 3.40.1: the broken_ ones need a version with the bug.
 //
 // NAME.db   the database file as it was before the first frame of the WAL
 // NAME.wal  the -wal file, copied while the connection was open
 // NAME.txt  page_size N
-//           recovers K        how many of the transactions a stock SQLite finds in NAME.db +
-//           NAME.wal transaction END_FRAME DATABASE_PAGES CKSUM1 CKSUM2 CONTENT page PGNO HASH each
-//           page whose content differs from the one before, or is new
+//           recovers K    transactions that a stock SQLite finds in NAME.db and NAME.wal
+//           transaction END_FRAME DATABASE_PAGES CKSUM1 CKSUM2 CONTENT
+//           page PGNO HASH    each page that is new or other than before the transaction
 //
-// Nothing here knows how to read a WAL. END_FRAME, DATABASE_PAGES and the checksums are what SQLite
-// published in the wal-index; the content after each transaction is read by a second connection (in
-// EXCLUSIVE mode: by a stock SQLite from a copy of both files), CONTENT is the sum of its page
-// hashes, the pages are what differs between two contents.
-#include <fcntl.h>
+// Nothing here follows a WAL. END_FRAME, DATABASE_PAGES and the checksums are what SQLite published
+// in the wal-index; the content after each transaction is read by a second connection. In EXCLUSIVE
+// mode, which has no wal-index in a file and admits no second connection: from the last frame of
+// the file, and by a stock SQLite from a copy of both files. CONTENT is the sum of the page hashes.
 #include <sqlite3.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
