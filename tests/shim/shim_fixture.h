@@ -1,6 +1,6 @@
-// A host, an events object and connections for the tests of the shim, over the real SQLite this binary
-// is linked with. The shim's sources are linked in and handed the routines SQLite passes to every
-// auto-extension entry: what a loaded module gets, without a module.
+// A host, an events object and connections for the tests of the shim, over the real SQLite this
+// binary is linked with. The shim's sources are linked in and handed the routines SQLite passes to
+// every auto-extension entry: what a loaded module gets, without a module.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -83,9 +83,9 @@ class Connection {
 
   sqlite3* db() const { return db_; }
   int open_code() const { return open_code_; }
-  int Run(const std::string& sql);             // the extended code
-  void Ok(const std::string& sql);             // expects success
-  std::string Text(const std::string& sql);    // rows by newline, columns by '|'
+  int Run(const std::string& sql);           // the extended code
+  void Ok(const std::string& sql);           // expects success
+  std::string Text(const std::string& sql);  // rows by newline, columns by '|'
   int Close();
 
  private:

@@ -1,5 +1,5 @@
-// Many threads at once, meant for the thread sanitizer: connections that commit, checkpoint and close,
-// while events come and go and a worker reads the index and the file.
+// Many threads at once, meant for the thread sanitizer: connections that commit, checkpoint and
+// close, while events come and go and a worker reads the index and the file.
 #include <thread>
 
 #include "tests/shim/shim_fixture.h"
@@ -28,7 +28,8 @@ TEST_F(Threads, CommitsCheckpointsInstallsAndReadersTogether) {
           ++failures;
         }
         for (int n = 0; n < 15; ++n, ++i) {
-          if (c.Run("INSERT INTO t VALUES(randomblob(2000))") != SQLITE_OK) ++failures;
+          const int code = c.Run("INSERT INTO t VALUES(randomblob(2000))");
+          EXPECT_EQ(code, SQLITE_OK) << sqlite3_errmsg(c.db());
           if (n % 5 == w) c.Run("PRAGMA wal_checkpoint(TRUNCATE)");
         }
       }

@@ -1,4 +1,5 @@
-// What ReadPublished() says is what the WAL file holds, and nothing less than a whole header is taken.
+// What ReadPublished() says is what the WAL file holds, and nothing less than a whole header is
+// taken.
 #include "vfs/shim/wal_index.h"
 
 #include <array>
@@ -24,8 +25,7 @@ struct LastFrame {
 
 LastFrame ReadLastFrame(const std::string& wal_path) {
   const std::string wal = std::move(ReadWholeFile(wal_path)).value();
-  const auto header =
-      WalHeader::Decode(AsBytes(wal).first<kWalHeaderSize>());
+  const auto header = WalHeader::Decode(AsBytes(wal).first<kWalHeaderSize>());
   LastFrame last;
   if (!header) return last;
   last.page_size = header->page_size;

@@ -1,8 +1,8 @@
-// The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (sqlite.org/wal.html#walresetbug), forced without threads:
-// a checkpoint has read the header and calls xUnfetch(0,0) (sqlite3WalCheckpoint() of wal.c, the header
-// was new to it); there another connection commits and resets the WAL. The checkpoint goes on by the old
-// header and marks frames as backfilled that nobody copied; once the WAL has grown to that number again,
-// readers take the database file for current.
+// The WAL-reset bug of SQLite 3.7.0 to 3.51.2 (sqlite.org/wal.html#walresetbug), forced without
+// threads: a checkpoint has read the header and calls xUnfetch(0,0) (sqlite3WalCheckpoint() of
+// wal.c, the header was new to it); there another connection commits and resets the WAL. The
+// checkpoint goes on by the old header and marks frames as backfilled that nobody copied; once the
+// WAL has grown to that number again, readers take the database file for current.
 #include "tests/shim/shim_fixture.h"
 
 namespace guildlite::testing {
@@ -72,7 +72,8 @@ TEST_F(WalReset, TheGuardDoesNotDisturbCheckpointsAmongWriters) {
   for (int i = 0; i < 40; ++i) {
     a.Ok("INSERT INTO t VALUES(randomblob(5000))");
     const char* const modes[] = {"PASSIVE", "FULL", "RESTART", "TRUNCATE"};
-    EXPECT_EQ(b.Text(std::string("PRAGMA wal_checkpoint(") + modes[i % 4] + ")").substr(0, 2), "0|");
+    EXPECT_EQ(b.Text(std::string("PRAGMA wal_checkpoint(") + modes[i % 4] + ")").substr(0, 2),
+              "0|");
   }
   EXPECT_EQ(b.Text("SELECT count(*) FROM t"), "40");
 }

@@ -128,6 +128,7 @@ void OpenNode::Switch(std::shared_ptr<WalEvents> events) {
     const std::lock_guard lock(events_mutex_);
     if (events != nullptr) ever_installed_.push_back(events);
     active_ = std::move(events);
+    granted_generation_.reset();
   }
   // The mappings first: the first hook that reaches the new object already finds its index.
   if (after != nullptr) {
@@ -142,6 +143,16 @@ void OpenNode::Switch(std::shared_ptr<WalEvents> events) {
 std::shared_ptr<WalEvents> OpenNode::events() const {
   const std::lock_guard lock(events_mutex_);
   return active_;
+}
+
+std::optional<Salts> OpenNode::granted_generation() const {
+  const std::lock_guard lock(events_mutex_);
+  return granted_generation_;
+}
+
+void OpenNode::NoteGranted(const WalEvents* by, std::optional<Salts> generation) {
+  const std::lock_guard lock(events_mutex_);
+  if (by == active_.get()) granted_generation_ = generation;
 }
 
 void OpenNode::Mapped(const void* owner, const volatile void* region0) {

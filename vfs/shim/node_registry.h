@@ -31,6 +31,7 @@
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "vfs/base/file_io.h"
@@ -39,6 +40,9 @@
 namespace guildlite {
 
 class MainFile;
+
+// salt1 and salt2: the name of a WAL generation.
+using Salts = std::pair<uint32_t, uint32_t>;
 
 class OpenNode final : public Node {
  public:
@@ -60,6 +64,9 @@ class OpenNode final : public Node {
   // The hot path's question; null when not replicated.
   WalEvents* current_events() const { return current_.load(std::memory_order_acquire); }
   void set_writable() { writable_.store(true, std::memory_order_relaxed); }
+  // The generation that a reset with leave of the present events object has begun in the index.
+  std::optional<Salts> granted_generation() const;
+  void NoteGranted(const WalEvents* by, std::optional<Salts> generation);
   void Mapped(const void* owner, const volatile void* region0);
   void Unmapping(const void* owner);
 
@@ -84,6 +91,7 @@ class OpenNode final : public Node {
   mutable std::mutex events_mutex_;
   std::shared_ptr<WalEvents> active_;
   std::vector<std::shared_ptr<WalEvents>> ever_installed_;
+  std::optional<Salts> granted_generation_;  // by active_
 
   // Under the registry's mutex.
   enum class State { kOpening, kOpen, kClosing } state_ = State::kOpening;

@@ -29,6 +29,10 @@ struct FindMainFileQuery {
   MainFile* found;
 };
 
+// A single READ lock taken exclusively only moves its read mark (walTryBeginRead(),
+// walCheckpoint(), walIndexRecover()).
+bool IsReset(int offset, int n) { return offset == kReadLock1 && n == kReadLocksAbove0; }
+
 uint32_t Slots(int offset, int n) { return ((1u << n) - 1) << offset; }
 
 bool MayDiscard(WalEvents& events, DiscardReason reason) {
@@ -423,7 +427,10 @@ int MainFile::ShmLock(int offset, int n, int flags) {
         // walIndexReadHdr() rebuilt the index for a checkpoint: the header it goes by is this one.
         if (HoldsExclusive(kCheckpointLock)) checkpoint_salts_ = LiveSalts();
       }
-      reset_granted_ = false;
+    } else if (exclusive && IsReset(offset, n) && reset_granted_by_ != nullptr) {
+      // Whoever writes the header of the generation that this lock has begun needs no leave any
+      // more.
+      node_->NoteGranted(std::exchange(reset_granted_by_, nullptr), LiveSalts());
     }
     if (!exclusive) shm_locks_known_ = true;
     shm_shared_ &= ~slots;
@@ -448,20 +455,18 @@ int MainFile::ShmLock(int offset, int n, int flags) {
 
 // An exclusive lock on a replicated database.
 int MainFile::GrantShmLock(WalEvents& events, int offset, int n) {
-  const bool reset = offset == kReadLock1 && n == kReadLocksAbove0;
+  const bool reset = IsReset(offset, n);
   if (offset == kWriteLock && n == 1 && BeginsWriteTransaction()) {
     const int code = Guarded([&] { return WriteLockCode(events.BeforeWriteLock()); }, SQLITE_IOERR);
     if (code != SQLITE_OK) return code;
   }
-  // The caller holds the WRITE lock, so what is committed now is all there will be. A single READ
-  // lock taken exclusively only moves its read mark (walTryBeginRead(), walCheckpoint(),
-  // walIndexRecover()).
+  // The caller holds the WRITE lock, so what is committed now is all there will be.
   if (reset && !MayDiscard(events, DiscardReason::kReset)) return SQLITE_BUSY;
 
   const int code = base_->xShmLock(real_, offset, n, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
   if (code != SQLITE_OK) return code;
   shm_exclusive_ |= Slots(offset, n);
-  if (reset) reset_granted_ = true;
+  if (reset) reset_granted_by_ = &events;
 
   // The WAL-reset bug: a checkpoint that read the header, and then is overtaken by a commit that
   // resets the WAL, copies by the old header and marks frames as backfilled that nobody copied.
@@ -482,7 +487,7 @@ int MainFile::GrantShmLock(WalEvents& events, int offset, int n) {
   return code;
 }
 
-std::optional<MainFile::Salts> MainFile::LiveSalts() const {
+std::optional<Salts> MainFile::LiveSalts() const {
   if (region0_ == nullptr) return std::nullopt;
   const std::optional<Published> published = ReadPublished(region0_, nullptr);
   if (!published) return std::nullopt;
@@ -526,12 +531,14 @@ int WalFile::Read(void* out, int size, sqlite3_int64 offset) {
 int WalFile::Sync(int flags) { return Failed(base_->xSync(real_, flags)); }
 
 int WalFile::Truncate(sqlite3_int64 size) {
-  // To zero: a TRUNCATE checkpoint, which reports the BUSY, or the last close with SQLITE_FCNTL_
-  // PERSIST_WAL, which ignores it; both have checkpointed everything, so a WAL that stays is merely
-  // long. To anything else: walLimitSize() after the first commit of a generation, at or above the
-  // last frame; what goes is of generations whose reset was granted.
+  // To zero: a TRUNCATE checkpoint, under the lock of its reset, for which leave was given (in
+  // locking_mode=EXCLUSIVE there is none: it reports the BUSY); or the last close with
+  // SQLITE_FCNTL_PERSIST_WAL, which ignores it. Both have checkpointed everything, so a WAL that
+  // stays is merely long. To anything else: walLimitSize() after the first commit of a generation,
+  // at or above the last frame; what goes is of generations whose reset was granted.
   WalEvents* const events = this->events();
-  if (size == 0 && events != nullptr && !MayDiscard(*events, DiscardReason::kTruncate)) {
+  if (size == 0 && events != nullptr && !main_->HoldsExclusive(kReadLock1) &&
+      !MayDiscard(*events, DiscardReason::kTruncate)) {
     return SQLITE_BUSY;
   }
   return base_->xTruncate(real_, size);
@@ -547,15 +554,15 @@ int WalFile::Write(const void* bytes, int size, sqlite3_int64 offset) {
 }
 
 int WalFile::HeaderWrite(WalEvents& events, const void* bytes) {
-  if (!main_->reset_granted_) {
-    // locking_mode=EXCLUSIVE, or somebody else restarted the index and died before writing. The
-    // index is restarted already; a BUSY here rolls back and the next writer comes here again.
+  const std::optional<Salts> live = main_->LiveSalts();
+  if (!live || live != main_->node().granted_generation()) {
+    // locking_mode=EXCLUSIVE, or somebody unknown to us restarted the index and wrote nothing. The
+    // index stays restarted; a BUSY here rolls back and the next writer comes here again.
     sqlite3_int64 size = 0;
     const int code = base_->xFileSize(real_, &size);
     if (code != SQLITE_OK) return Failed(code);
     if (size > 0 && !MayDiscard(events, DiscardReason::kReset)) return Failed(SQLITE_BUSY);
   }
-  main_->reset_granted_ = false;
   const auto* const header = static_cast<const std::byte*>(bytes);
   page_size_ = LoadBig32(header + 8);
   Shielded([&] {

@@ -14,9 +14,11 @@
 //      and TRUNCATE checkpoints (CKPT held): refusing those would make a fenced database
 //      unreadable.
 //   3. WAL content goes only with leave: READ1..4 exclusive (walRestartLog(), walCheckpoint()), the
-//      EXCLUSIVE lock on a WAL database (sqlite3WalClose() checkpoints and deletes under it),
-//      truncation to zero, and the writing of a WAL header that no such lock preceded (in
-//      locking_mode=EXCLUSIVE no shm lock is ever taken). Refusal is SQLITE_BUSY.
+//      EXCLUSIVE lock on a WAL database (sqlite3WalClose() checkpoints and deletes under it), and,
+//      where none of those was granted before, truncation to zero and the writing of a WAL header
+//      (in locking_mode=EXCLUSIVE no shm lock is ever taken). Refusal is SQLITE_BUSY. Leave once
+//      used to restart the index stays good until a commit of the new generation: asked again, a
+//      refusal would fail a commit, while at the lock it only makes the WAL longer.
 //   4. kClose is asked after the EXCLUSIVE lock is held, so that nobody can commit between the
 //   answer
 //      and the deletion; refused, the lock goes back to what it was.
@@ -125,7 +127,6 @@ class MainFile final : public WrappedFile {
 
  private:
   friend class WalFile;
-  using Salts = std::pair<uint32_t, uint32_t>;
 
   MainFile(ShimState& shim, How how, std::shared_ptr<OpenNode> node, sqlite3_file* real,
            const char* name, sqlite3* db);
@@ -147,8 +148,8 @@ class MainFile final : public WrappedFile {
   uint32_t shm_shared_ = 0;  // slots held, one bit each
   uint32_t shm_exclusive_ = 0;
   bool shm_locks_known_ = true;  // false: adopted, perhaps inside a read transaction
-  bool reset_granted_ = false;   // since the WRITE lock: the next WAL header needs no further leave
-  std::optional<Salts> checkpoint_salts_;  // of the header the running checkpoint works by
+  const WalEvents* reset_granted_by_ = nullptr;  // while READ1..4 are held
+  std::optional<Salts> checkpoint_salts_;        // of the header the running checkpoint works by
   std::vector<std::max_align_t>
       redirected_;  // the file after Redirect(): SQLite's memory is then unused
 };
