@@ -262,6 +262,7 @@ class Points {
             .rolling_checksum = h.rolling_checksum,
             .database_pages = h.database_pages};
     if (Status s = Prove(run, &p); !s.ok()) return s;
+    ProveBySnapshot(&p);
     return p;
   }
 
@@ -291,6 +292,7 @@ class Points {
       if (t.txid == run.last) {
         if (Status s = Prove(run, &p); !s.ok()) return s;
       }
+      ProveBySnapshot(&p);
       points.push_back(p);
     }
     if (expected != h.last_txid.Next()) return Broken(h.slot, "transactions are missing");
@@ -308,6 +310,16 @@ class Points {
     p->restorable = true;
     p->rolling_checksum = proof.rolling_checksum;
     return Status::Ok();
+  }
+
+  // Transactions of a first scan do not know their checksum; the snapshot knows it of its point.
+  void ProveBySnapshot(Point* p) const {
+    if (p->restorable || p->txid != snapshot_.usable_from ||
+        p->history_hash != snapshot_.usable_history_hash) {
+      return;
+    }
+    p->restorable = true;
+    p->in_snapshot = true;
   }
 
   const SnapshotRecord& snapshot_;
@@ -502,6 +514,7 @@ class Planner {
   }
 
   Status NotARestorePoint(const Points& points, const Point& point) const {
+    if (beyond_) return Hole();  // which may hide what proves it
     auto lower = points.LastRestorable(point.txid);
     if (!lower.ok()) return lower.status();
     auto upper = points.FirstRestorableAbove(point.txid);
