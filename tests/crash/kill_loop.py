@@ -519,8 +519,10 @@ class Loop:
             if candidates[-1] is None:
                 self.totals["exact"] += 1
                 return local
-        expect(not candidates, f"the restored file differs from stock SQLite's at transaction {n}: "
-               f"{candidates}; the disk shows {local}")
+        # A VACUUM makes another file of the same transaction; unless the WAL goes back to the
+        # transaction before, the one that was restored may be older than it.
+        expect(low == 0 or not candidates, "the restored file differs from stock SQLite's at "
+               f"transaction {n}: {candidates}; the disk shows {local}")
         return local
 
     def cut(self, frame, page_size):
@@ -600,6 +602,9 @@ def main():
         return 0
 
     options.module = os.path.abspath(options.module)
+    if not os.path.isfile(options.module):
+        print(f"{options.module} is not there: build it first")
+        return 2
     print(f"kill loop: {options.kills} kills, GUILDLITE_SEED={options.seed}", flush=True)
     scratch = tempfile.mkdtemp(prefix="guildlite-kill-")
     begun = time.monotonic()
