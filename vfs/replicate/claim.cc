@@ -41,11 +41,15 @@ void Follow(const LogWalk& walk, StoreView* view) {
     view->previous_hash = entry.object_hash;
     switch (h.kind) {
       case ObjectKind::kData:
-      case ObjectKind::kFence:
         view->tip = StateOf(h);
-        if (h.kind == ObjectKind::kFence) view->heal_open = false;
+        break;
+      case ObjectKind::kFence:
+        // Only a rewind to before the heal ends it; another epoch alone does not.
+        if (view->heal_open && h.continues_from <= view->before_heal.txid) view->heal_open = false;
+        view->tip = StateOf(h);
         break;
       case ObjectKind::kHealBegin:
+        if (!view->heal_open) view->before_heal = view->tip;
         view->heal_open = true;
         break;
       case ObjectKind::kHealEnd:
@@ -106,12 +110,16 @@ namespace {
 
 // Puts the FENCE of the manifest's epoch at the log's end and makes sure it holds.
 Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& claimant,
-                           const std::optional<Acknowledged>& hint) {
+                           const std::optional<CapturedState>& rewind) {
   for (int tries = 0; tries < kFenceTriesMax; ++tries) {
-    auto view = LookAtStore(store, hint);
+    auto view = LookAtStore(store, std::nullopt);
     if (!view.ok()) return view.status();
     const Manifest& m = view->manifest.manifest;
     if (m.session != claimant.session) return Fenced(m);
+    if (rewind) {
+      view->tip = *rewind;
+      view->heal_open = false;
+    }
     ObjectHeader h;
     h.kind = ObjectKind::kFence;
     h.lineage = m.lineage;
@@ -144,7 +152,6 @@ Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& cla
     view->manifest = *again;
     view->previous_hash = ObjectHash(object);
     view->next = view->next.Next();
-    view->heal_open = false;
     return view;
   }
   return Status(Tag::kFenced, "another writer kept appending to the log while it was being claimed");
@@ -219,7 +226,8 @@ Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
 }
 
 Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
-                            const ManifestAt& manifest, const Claimant& claimant) {
+                            const ManifestAt& manifest, const Claimant& claimant,
+                            const std::optional<CapturedState>& rewind) {
   Manifest next = manifest.manifest;
   // Where the epoch ends is not known before the FENCE is in; until then it stands where the one
   // before it ended.
@@ -242,7 +250,7 @@ Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
     }
     return swapped.status().Context("claim: manifest");
   }
-  auto view = PutFence(store, clock, claimant, std::nullopt);
+  auto view = PutFence(store, clock, claimant, rewind);
   if (!view.ok()) return view.status();
   GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, Slot(view->next.value - 1),
                                           view->tip, &view->manifest));

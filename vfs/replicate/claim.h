@@ -35,6 +35,7 @@ struct StoreView {
   uint64_t previous_hash = 0;  // object hash of next-1; 0 when next is 1
   CapturedState tip;           // the state the log ends in; complete unless it came from a hint
   bool heal_open = false;
+  CapturedState before_heal;   // heal_open: the state it began from, the last that can be restored
 };
 
 // kNotFound: no manifest. With `hint` (what we had acknowledged, same lineage) only newer slots are
@@ -52,8 +53,10 @@ Result<StoreView> ClaimFirst(ObjectStore& store, Random& random, Clock& clock, L
 // Completes a claim whose manifest names `claimant` already but whose FENCE is not in the log.
 Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
                               const Claimant& claimant, const std::optional<Acknowledged>& hint);
-// FENCED when somebody else claimed meanwhile.
+// FENCED when somebody else claimed meanwhile. With `rewind` the FENCE says that the history goes on
+// from that earlier state: what the log holds above it (an unfinished heal) is not part of it.
 Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
-                            const ManifestAt& manifest, const Claimant& claimant);
+                            const ManifestAt& manifest, const Claimant& claimant,
+                            const std::optional<CapturedState>& rewind = std::nullopt);
 
 }  // namespace guildlite

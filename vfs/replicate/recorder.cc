@@ -292,10 +292,8 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       if (outcome->end != WalTailer::End::kTransaction) {
         if (outcome->end == WalTailer::End::kBound) estimated_ = false;
         counters_.chain_breaks = tailer_->chain_breaks();
-        if (outcome->end == WalTailer::End::kBound && published->max_frame > state_.mark.frame) {
-          // Padding behind the last commit, all of it below the bound.
-          return done;
-        }
+        // Past padding repeats of the last commit, which are no transactions.
+        if (outcome->end == WalTailer::End::kBound) state_.mark = outcome->mark;
         break;
       }
       GUILDLITE_RETURN_IF_ERROR(Apply(outcome->transaction));
@@ -328,21 +326,27 @@ bool Recorder::ReadBase(Pgno pgno, uint64_t hash, std::span<std::byte> out) {
 
 Status Recorder::Apply(const WalTransaction& wal) {
   const uint32_t page_size = header_->page_size;
+  const bool held = !wal.images.empty();
+  const auto read = [&](size_t i, std::span<std::byte> out) -> Status {
+    if (held) {
+      std::memcpy(out.data(), wal.images.data() + i * page_size, page_size);
+      return Status::Ok();
+    }
+    GUILDLITE_RETURN_IF_ERROR(tailer_->ReadPage(wal.pages[i].frame, page_size, out));
+    if (PageHash(wal.pages[i].pgno, out) == wal.pages[i].hash) return Status::Ok();
+    return Status(Tag::kChainBroken, "WAL frame " + std::to_string(wal.pages[i].frame) +
+                                         " changed while it was being captured");
+  };
   std::vector<PageEntry> entries(wal.pages.size());
   uint32_t free_pages = state_.free_pages;
-  const bool held = !wal.images.empty();
-  std::vector<std::byte> page(held ? 0 : page_size);
   for (size_t i = 0; i < entries.size(); ++i) {
-    std::span<const std::byte> image;
-    if (held) {
-      image = std::span(wal.images).subspan(i * page_size, page_size);
-    } else {
-      GUILDLITE_RETURN_IF_ERROR(tailer_->ReadPage(wal.pages[i].frame, page_size, page));
-      image = page;
+    entries[i] = {wal.pages[i].pgno, wal.pages[i].hash};
+    if (entries[i].pgno == Pgno(1)) {
+      // "In-header freelist page count", sqlite.org/fileformat2.html, offset 36 of page 1.
+      std::vector<std::byte> page(page_size);
+      GUILDLITE_RETURN_IF_ERROR(read(i, page));
+      free_pages = LoadBig32(page.data() + 36);
     }
-    entries[i] = {wal.pages[i].pgno, PageHash(wal.pages[i].pgno, image)};
-    // "In-header freelist page count", sqlite.org/fileformat2.html, offset 36 of page 1.
-    if (entries[i].pgno == Pgno(1)) free_pages = LoadBig32(image.data() + 36);
   }
   Transaction t;
   t.mark = wal.end;
@@ -354,16 +358,6 @@ Status Recorder::Apply(const WalTransaction& wal) {
     t.time_estimated = true;
   }
   t.time_ms = std::max(state_.time_ms, now);
-  const auto read = [&](size_t i, std::span<std::byte> out) -> Status {
-    if (held) {
-      std::memcpy(out.data(), wal.images.data() + i * page_size, page_size);
-      return Status::Ok();
-    }
-    GUILDLITE_RETURN_IF_ERROR(tailer_->ReadPage(wal.pages[i].frame, page_size, out));
-    if (PageHash(wal.pages[i].pgno, out) == entries[i].hash) return Status::Ok();
-    return Status(Tag::kChainBroken, "WAL frame " + std::to_string(wal.pages[i].frame) +
-                                         " changed while it was being captured");
-  };
   GUILDLITE_RETURN_IF_ERROR(Encode(&t, entries, read));
   if (dropped_) return Status::Ok();
   for (const FrameRef& ref : wal.pages) frame_of_[ref.pgno.value] = ref.frame;
@@ -969,6 +963,11 @@ CapturedState Recorder::captured() {
 bool Recorder::healing() {
   const Guard guard(*this);
   return healing_ || dropped_;
+}
+
+bool Recorder::unsettled() {
+  const Guard guard(*this);
+  return healing_ || dropped_ || !markers_.empty();
 }
 
 RecorderCounters Recorder::counters() {

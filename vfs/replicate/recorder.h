@@ -160,6 +160,8 @@ class Recorder {
   CapturedState captured();
   // Inside a heal: nothing captured is a restore point until it ends.
   bool healing();
+  // The same, until the log has the heal's end.
+  bool unsettled();
   // Not empty: the WAL went back behind what was captured (SQLite's ROLLBACK TO bug followed by a
   // crash, or somebody put an older WAL in place). Nothing is captured any more.
   std::string diverged();

@@ -253,17 +253,13 @@ Result<bool> Replicator::TipReachedByWal(const StoreView& view) {
     at = WalTailer::Start(*header);
   }
   CapturedState s = l.captured;
-  std::vector<std::byte> page(header->page_size);
   while (s.txid < view.tip.txid) {
     auto next = tailer.Next(at, std::nullopt);
     if (!next.ok()) return next.status();
     if (next->end != WalTailer::End::kTransaction) return false;
     s.txid = s.txid.Next();
     HistoryHash history(s.history_hash, s.txid, next->transaction.database_pages);
-    for (const FrameRef& ref : next->transaction.pages) {
-      GUILDLITE_RETURN_IF_ERROR(tailer.ReadPage(ref.frame, header->page_size, page));
-      history.Add(ref.pgno, PageHash(ref.pgno, page));
-    }
+    for (const FrameRef& ref : next->transaction.pages) history.Add(ref.pgno, ref.hash);
     s.history_hash = history.Finish();
     at = next->transaction.end;
   }
@@ -326,7 +322,8 @@ Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineag
   return sidecar_.WriteState(s);
 }
 
-Result<StoreView> Replicator::TakeEpoch(const StoreView* view) {
+Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
+                                        const std::optional<CapturedState>& rewind) {
   const Claimant claimant{Session(setup_.random->Next64()), setup_.owner};
   const Session before =
       local_ && local_->state ? local_->state->session : (view ? shipper_->session() : Session());
@@ -346,7 +343,7 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view) {
   const Manifest& m = view->manifest.manifest;
   GUILDLITE_RETURN_IF_ERROR(WriteSidecar(before, claimant.session, m.lineage, m.epoch));
   auto claimed =
-      ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant);
+      ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant, rewind);
   if (!claimed.ok()) return claimed.status();
   GUILDLITE_RETURN_IF_ERROR(
       WriteSidecar(claimant.session, Session(), m.lineage, claimed->manifest.manifest.epoch));
@@ -491,11 +488,15 @@ Status Replicator::SettleNow() {
       if (!seen.ok()) return seen.status();
       CapturedState state;
       PageTable table;
-      GUILDLITE_RETURN_IF_ERROR(Compare(*seen, &state, &table));
-      auto claimed = TakeEpoch(&*seen);
+      // After an unfinished heal the newest restore is the state before it, and so may this file be.
+      std::optional<CapturedState> rewind;
+      if (seen->heal_open) rewind = seen->before_heal;
+      GUILDLITE_RETURN_IF_ERROR(Compare(rewind ? *rewind : seen->tip, &state, &table));
+      // Before the claim: a crash after it must find the table, or it would have to ship everything.
+      GUILDLITE_RETURN_IF_ERROR(table.Flush(sidecar_.pages(), state, false));
+      auto claimed = TakeEpoch(&*seen, rewind);
       if (!claimed.ok()) return claimed.status();
-      if (claimed->tip.txid != seen->tip.txid ||
-          claimed->tip.history_hash != seen->tip.history_hash) {
+      if (claimed->tip.txid != state.txid || claimed->tip.history_hash != state.history_hash) {
         return Status(Tag::kBusy, "the log grew while it was compared", true);
       }
       (void)recorder_->spool_for_recovery().Discard();
@@ -509,8 +510,7 @@ Status Replicator::SettleNow() {
 }
 
 // Is the local content the log's tip? Reads the whole database, WAL included.
-Status Replicator::Compare(const StoreView& view, CapturedState* state, PageTable* table) {
-  const CapturedState& tip = view.tip;
+Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageTable* table) {
   const auto diverged = [&](const std::string& why) {
     return Status(Tag::kDiverged,
                   "this database is not what " + setup_.store->Describe() + " ends in (txid " +
@@ -518,7 +518,7 @@ Status Replicator::Compare(const StoreView& view, CapturedState* state, PageTabl
                       ". To go on from the store, snapshot_restore() it to a new file and call "
                       "replication_start() there; to back this file up, use another url");
   };
-  if (view.heal_open || !tip.rolling_known) return diverged("the log ends inside a heal");
+  if (!tip.rolling_known) return diverged("the log does not say what it adds up to there");
   const auto before = ReadPublishedNow();
   if (!before) return Status(Tag::kBusy, "no connection has read the database yet", true);
 
@@ -809,7 +809,7 @@ Status Replicator::Sync(int64_t timeout_ms) {
       shipper_->WaitUntil(std::max<int64_t>(0, deadline - setup_.clock->MonotonicMs()), [&] {
         if (refused_.load()) return true;
         const auto durable = shipper_->durable();
-        return durable && durable->txid >= target && !recorder_->dropped();
+        return durable && durable->txid >= target && !recorder_->unsettled();
       });
   shipper_->Release();
   if (refused_.load()) {

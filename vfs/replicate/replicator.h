@@ -139,8 +139,9 @@ class Replicator final : public WalEvents {
   // One try; Ok when settled or refused. `again_ms`: when to try again otherwise.
   int64_t Settle(int64_t now_ms);
   Status SettleNow();
-  Status Compare(const StoreView& view, CapturedState* state, PageTable* table);
-  Result<StoreView> TakeEpoch(const StoreView* view);
+  Status Compare(const CapturedState& tip, CapturedState* state, PageTable* table);
+  Result<StoreView> TakeEpoch(const StoreView* view,
+                              const std::optional<CapturedState>& rewind = std::nullopt);
   void BeginShipping(const StoreView& view);
   void Refuse(const Status& status);
   void OnShipperStopped(const Status& status);

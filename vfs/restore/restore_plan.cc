@@ -31,7 +31,7 @@ struct Point {
   int64_t time_ms = 0;
   uint64_t history_hash = 0;
   bool restorable = false;
-  bool in_snapshot = false;  // the snapshot's own point
+  bool in_snapshot = false;  // proven by the header of the snapshot
   uint64_t rolling_checksum = 0;
   uint32_t database_pages = 0;
 };
@@ -262,7 +262,7 @@ class Points {
             .rolling_checksum = h.rolling_checksum,
             .database_pages = h.database_pages};
     if (Status s = Prove(run, &p); !s.ok()) return s;
-    ProveBySnapshot(&p);
+    ProveBySnapshot(run, &p);
     return p;
   }
 
@@ -292,7 +292,7 @@ class Points {
       if (t.txid == run.last) {
         if (Status s = Prove(run, &p); !s.ok()) return s;
       }
-      ProveBySnapshot(&p);
+      ProveBySnapshot(run, &p);
       points.push_back(p);
     }
     if (expected != h.last_txid.Next()) return Broken(h.slot, "transactions are missing");
@@ -312,9 +312,10 @@ class Points {
     return Status::Ok();
   }
 
-  // Transactions of a first scan do not know their checksum; the snapshot knows it of its point.
-  void ProveBySnapshot(Point* p) const {
-    if (p->restorable || p->txid != snapshot_.usable_from ||
+  // No transaction of a first scan knows its checksum, not even the last one: the scan ends after
+  // it. The snapshot's header has it then.
+  void ProveBySnapshot(const Run& run, Point* p) const {
+    if (p->restorable || run.in_heal || p->txid != snapshot_.usable_from ||
         p->history_hash != snapshot_.usable_history_hash) {
       return;
     }
