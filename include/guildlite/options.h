@@ -5,13 +5,11 @@
 // OptionTable() is the list they all read, and the README's table is generated from it.
 //
 //   1. What is not understood is refused by name (BAD_ARGUMENT): an option that is misspelled, of
-//   the
-//      wrong type or out of range never falls back to a default. The one exception is an unknown
-//      name in the sidecar, which a newer version wrote: rolling back to this one must still open
-//      the database.
+//      the wrong type or out of range never falls back to a default. The one exception is an
+//      unknown name in the sidecar, which a newer version wrote: rolling back to this one must
+//      still open the database.
 //   2. Secrets are no options: store urls hold none (store_url.h refuses them), so what is
-//   persisted
-//      holds none.
+//      persisted holds none.
 //   3. This is the only reader of the process's environment.
 #pragma once
 

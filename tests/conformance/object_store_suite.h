@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "guildlite/object_store.h"
 
@@ -20,12 +21,20 @@ class StoreUnderTest {
  public:
   virtual ~StoreUnderTest() = default;
   virtual ObjectStore& store() = 0;
+  // Whether a swap it cannot be sure to have lost may be answered with kOutcomeUnknown.
+  virtual bool loses_replies() const { return false; }
 };
 
 class ObjectStoreSuite
     : public ::testing::TestWithParam<std::function<std::unique_ptr<StoreUnderTest>()>> {
  protected:
   ObjectStoreSuite() : under_test_(GetParam()()), store_(under_test_->store()) {}
+
+  // That a conditional put was not done, as far as this store can tell.
+  Tag TagOf(const Result<std::string>& put) const {
+    const Tag tag = put.status().tag();
+    return under_test_->loses_replies() && tag == Tag::kOutcomeUnknown ? Tag::kPrecondition : tag;
+  }
 
   std::unique_ptr<StoreUnderTest> under_test_;
   ObjectStore& store_;

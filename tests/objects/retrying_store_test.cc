@@ -170,13 +170,15 @@ TEST_F(Retrying, WithoutAnAnswerToTheGetItIsUnknown) {
   EXPECT_GT(faults_->calls(FaultStore::kGet), 1u) << "the GET has the same patience";
 }
 
-TEST_F(Retrying, AFinalErrorAfterAnUnknownOneIsUnknown) {
-  faults_->Inject(FaultStore::kPut, 1, Fault::kLoseReply);
-  faults_->Inject(FaultStore::kPut, 2, Fault::kDeny);
-  EXPECT_EQ(store_->Put("k", "v", PutCondition::Create()).status().tag(), Tag::kOutcomeUnknown);
+TEST_F(Retrying, AFinalErrorSaysNothingOfTheAttemptsBefore) {
+  for (const Fault fault : {Fault::kLoseReply, Fault::kFail}) {
+    faults_->Inject(FaultStore::kPut, 1, fault);
+    faults_->Inject(FaultStore::kPut, 2, Fault::kDeny);
+    EXPECT_EQ(store_->Put("k", "v", PutCondition::Create()).status().tag(), Tag::kOutcomeUnknown);
+  }
+  EXPECT_EQ(store_->Put("", "v", PutCondition::Create()).status().tag(), Tag::kBadArgument);
   faults_->Inject(FaultStore::kPut, 1, Fault::kFail);
-  faults_->Inject(FaultStore::kPut, 2, Fault::kDeny);
-  EXPECT_EQ(store_->Put("l", "v", PutCondition::Create()).status().tag(), Tag::kStoreDenied);
+  EXPECT_EQ(store_->Put("", "v", PutCondition::Create()).status().tag(), Tag::kBadArgument);
 }
 
 TEST_F(Retrying, AtTheDeadlineOneUnknownMakesAllUnknown) {

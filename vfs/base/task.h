@@ -4,15 +4,14 @@
 // Invariants:
 //   1. A task never runs on two threads at once, and never after Remove() returned.
 //   2. A Wake() is never lost: whatever the waking thread wrote before it is seen by a Step that
-//   begins
-//      afterwards. A wake during a Step makes the task run once more; any number of them, once.
+//      begins afterwards. A wake during a Step makes the task run once more; any number of them,
+//      once.
 //   3. Waking a task that is queued, or running with a wake pending, is one atomic exchange.
 //   4. An idle pool makes no wake-ups: its threads wait without a timeout, but one that waits for
-//   the
-//      earliest appointment, when there is one.
+//      the earliest appointment, when there is one.
 //   5. An appointment is kept even while other tasks block in their Step, as long as one of
-//   max_threads
-//      is free: a thread that takes work hands the watch over the appointments to another.
+//      max_threads is free: a thread that takes work hands the watch over the appointments to
+//      another.
 //   6. The threads take no signal of the host's, and are not there before the first task.
 #pragma once
 

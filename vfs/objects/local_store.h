@@ -1,26 +1,24 @@
 // An ObjectStore in a directory: file:///root. A key is the path below the root.
 //
 //   1. An object appears under its name whole and durable, or not at all: written to a temporary
-//   file,
-//      fsynced, then named by link(2) (kCreate) or rename(2), then the directory is fsynced.
+//      file, fsynced, then named by link(2) (kCreate) or rename(2), then the directory is fsynced.
 //      kAlreadyExists is answered only after that fsync too: what exists is durable, even if its
 //      writer was killed between the two steps.
 //   2. Create-only rests on link(2) alone: EEXIST has one winner among all processes and machines.
 //   3. What replaces or removes by name (kMatch, kOverwrite, Delete) runs under flock(2) of
 //      `.guildlite-lock` in the root, so that the comparison of kMatch holds until its rename. The
-//      wait for it is bounded: a stopped process that holds it makes STORE_UNREACHABLE, not a hang.
-//   4. A version is the XXH3-128 of the content in hex. Equal contents have equal versions, as with
-//   S3's
-//      ETag: whoever swaps puts something fresh into each body (manifest.h). A ranged Get would
-//      have to read the whole object for it and answers with an empty version, which matches
-//      nothing.
-//   5. Of the root only the last path component is created, by the first Put; the one above it must
-//      exist. Let that be a directory made by hand on the volume
+//      wait for it is bounded: a stopped process that holds it makes STORE_UNREACHABLE, not a
+//      hang.
+//   4. A version is the XXH3-128 of the content in hex. Equal contents have equal versions, as
+//      with S3's ETag: whoever swaps puts something fresh into each body (manifest.h). A ranged
+//      Get would have to read the whole object for it and answers with an empty version, which
+//      matches nothing.
+//   5. Of the root only the last path component is created, by the first Put; the one above it
+//      must exist. Let that be a directory made by hand on the volume
 //      (file:///mnt/backup/guildlite/{name}): an unmounted volume is then NO_BUCKET instead of an
 //      empty store.
 //   6. Files of others are left alone. List skips names that are no keys, symbolic links (a cycle
-//   has no
-//      end), and our own `.tmp-` and lock files, which are no keys here.
+//      has no end), and our own `.tmp-` and lock files, which are no keys here.
 //
 // Cost of a Put: 2 fsyncs, the least that makes a name and its content durable; one more per
 // directory and process the first time it is used (its own name in its parent, in case the process

@@ -71,7 +71,8 @@ Result<std::string> RetryingStore::Put(std::string_view key, std::string_view by
     if (failed_before && (tag == Tag::kAlreadyExists || tag == Tag::kPrecondition)) {
       return Reconcile(key, bytes, condition, put.status(), attempts);
     }
-    if (!MayHelp(put.status())) return unknown ? Unknown(put.status()) : put.status();
+    if (tag == Tag::kBadArgument) return put;  // true of every attempt
+    if (!MayHelp(put.status())) return failed_before ? Unknown(put.status()) : put.status();
     failed_before = true;
     unknown = unknown || tag == Tag::kOutcomeUnknown;
     if (!attempts.WaitForNext()) return unknown ? Unknown(put.status()) : put.status();

@@ -15,14 +15,14 @@
 //                                                      missing:   kCreate: kOutcomeUnknown (2)
 //                                                                 kMatch:  kOutcomeUnknown (1)
 //                                                      no answer: kOutcomeUnknown
+//   kBadArgument                  returned           returned (true of every attempt)
 //   kOutcomeUnknown, retryable    wait, try again    wait, try again
-//   any other                     returned           returned, or kOutcomeUnknown if an earlier
-//                                                    attempt said so (the put may have been done)
+//   any other                     returned           kOutcomeUnknown
 //   the deadline                  -                  kOutcomeUnknown if any attempt said so, else
 //                                                    the last answer
 //
-//   (1) Ours may have been there and been replaced by the next swap. manifest.h settles that by
-//   rev. (2) Ours may have been there and been deleted.
+//   (1) Ours may have been there and been replaced by the next swap; manifest.h settles that.
+//   (2) Ours may have been there and been deleted.
 //
 // Equal bytes are ours because whoever puts under a condition makes its bytes unique: log objects
 // name their session and slot, the manifest its nonce. A failed attempt counts as perhaps done
