@@ -321,13 +321,28 @@ Sketch FirstScan() {
 TEST(RestorePlan, NothingBelowUsableFromIsARestorePoint) {
   const Sketch s = FirstScan();
   for (uint64_t n = 0; n < 5; n++) {
-    // Txid 5 does not carry its checksum here, so 6 is the first.
     ExpectFails(s.Plan(AtTxid(n)), Tag::kNoSuchPoint, "the nearest after is txid 5");
   }
-  ExpectFails(s.Plan(AtTxid(5)), Tag::kNoSuchPoint, "the nearest after is txid 6");
   EXPECT_PLAN(s.Plan(AtTxid(6)), "0", 6, ElementsAre(Step(3, 3, 4), Step(4, 5, 6)));
   EXPECT_PLAN(s.Plan(Latest()), "0", 8, ElementsAre(Step(3, 3, 4), Step(4, 5, 7), Step(5, 8, 8)));
   EXPECT_PLAN(s.Plan(AtTime(7500)), "0", 7, ElementsAre(Step(3, 3, 4), Step(4, 5, 7)));
+}
+
+TEST(RestorePlan, TheUsablePointOfAFirstScanIsProvenByTheSnapshot) {
+  Sketch s = FirstScan();
+  EXPECT_PLAN(s.Plan(AtTxid(5)), "0", 5, ElementsAre(Step(3, 3, 4), Step(4, 5, 5)));
+  EXPECT_FALSE(s.Plan(AtTxid(5))->rolling_known) << "the snapshot's header has it";
+  EXPECT_EQ(s.Plan(AtTxid(5))->database_pages, 105u);
+  EXPECT_PLAN(s.Plan(AtTime(5999)), "0", 5, Not(IsEmpty()));
+  // Not if that is another transaction of the same number.
+  s.manifest.snapshots[0].usable_history_hash ^= 1;
+  ExpectFails(s.Plan(AtTxid(5)), Tag::kNoSuchPoint, "the nearest after is txid 6 ");
+}
+
+TEST(RestorePlan, LatestIsTheUsablePointWhileNothingElseIsKnown) {
+  Sketch s;
+  s.Data(2, "00").Snapshot(5).Data(5, "000");
+  EXPECT_PLAN(s.Plan(Latest()), "0", 5, ElementsAre(Step(3, 3, 5)));
 }
 
 TEST(RestorePlan, AnUnknownChecksumIsNotARestorePointAndTheNeighboursAreNamed) {

@@ -295,13 +295,13 @@ std::string LogFixture::EndScan(const std::string& label) {
   Ship();
   // Below the first usable point there is no way in, whatever checksums are known by then.
   if (manifest_.snapshots.empty()) {
-    for (Point& p : points_) p.restorable = p.restorable && p.position.txid == Txid(tip_);
+    for (Point& p : points_) p.restorable = false;
   }
-  // With nothing in between, the header of the snapshot proves its own point.
-  if (tip_ == scan_->as_of) points_.back().restorable = true;
+  // The header of the snapshot proves its point, even where the log does not.
+  assert(scan_->next == UINT32_MAX && !heal_begin_);
+  points_.back().restorable = true;
   const Point& as_of = points_[scan_->point];
   const Point& end = Tip();
-  assert(scan_->next == UINT32_MAX && end.restorable);
   BatchWriter writer({.page_size = settings_.page_size,
                       .level = 1,
                       .block_pages_max = std::min(settings_.block_pages_max, kSnapshotChunkPages)});

@@ -72,8 +72,8 @@ class LogFixture {
   bool heal_open() const { return heal_begin_.has_value(); }
 
   // A snapshot while transactions go on: S is the tip at BeginScan(); ScanPages() reads the next
-  // pages; after the last one the next commit (or S itself) may be E: EndScan() is at the tip.
-  // Until the first scan ends no checksum is known.
+  // pages; after the last one EndScan() makes the tip E. A commit does not know its checksum before
+  // all pages of the first scan are read.
   void BeginScan();
   void ScanPages(uint32_t count = UINT32_MAX);
   std::string EndScan(const std::string& label = "");

@@ -379,7 +379,7 @@ class Restoration {
       }
       plan->rolling_known = true;
       plan->rolling_checksum = h.rolling_checksum;
-      plan->database_pages = h.database_pages;
+      if (plan->steps.empty()) plan->database_pages = h.database_pages;
     }
     return Status::Ok();
   }
