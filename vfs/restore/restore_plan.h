@@ -63,8 +63,8 @@ struct RestorePlan {
   Epoch epoch;  // in force there: its object's, or the snapshot record's
   uint64_t history_hash = 0;
   int64_t time_ms = 0;
-  // False: the target is the snapshot's own point; its object's header holds the checksum and
-  // pages.
+  // False: the target is the snapshot's usable point, and its header alone holds the checksum (and,
+  // without steps, the pages).
   bool rolling_known = false;
   uint64_t rolling_checksum = 0;
   uint32_t database_pages = 0;
