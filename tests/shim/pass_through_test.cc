@@ -202,6 +202,23 @@ TEST_F(PassThrough, ARefusedWriteLockStopsNeitherRecoveryNorCheckpoints) {
   EXPECT_EQ(c.Run("DELETE FROM t"), SQLITE_READONLY_DBMOVED);
 }
 
+// With SQLITE_ENABLE_SETLK_TIMEOUT and a busy timeout the WRITE lock comes before any READ lock.
+TEST_F(PassThrough, AWriterWithABusyTimeoutIsRefusedToo) {
+  OpenWal().Close();
+  Connection c(Path("a.db"));
+  Install(c.db());
+  sqlite3_busy_timeout(c.db(), 1000);
+  EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "0");
+  events_->write_lock_answer = Status(Tag::kFenced, "x");
+  EXPECT_EQ(c.Run("BEGIN IMMEDIATE"), SQLITE_READONLY_DBMOVED);
+  EXPECT_EQ(c.Run("INSERT INTO t VALUES(1)"), SQLITE_READONLY_DBMOVED);
+  int timeout_ms = 5;  // as walEnableBlocking() sets it
+  sqlite3_file_control(c.db(), nullptr, SQLITE_FCNTL_LOCK_TIMEOUT, &timeout_ms);
+  EXPECT_EQ(c.Run("BEGIN IMMEDIATE"), SQLITE_READONLY_DBMOVED);
+  events_->write_lock_answer = Status::Ok();
+  c.Ok("INSERT INTO t VALUES(1)");
+}
+
 TEST_F(PassThrough, AnErrorOfCommittedIsReturnedByCommitWhileTheRowStays) {
   Connection c = OpenWal();
   Connection other(Path("a.db"));

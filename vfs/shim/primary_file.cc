@@ -346,6 +346,8 @@ int MainFile::FileControl(int op, void* arg) {
       return SQLITE_OK;
     }
   }
+  // walEnableBlocking() of wal.c; the base VFS answers with the old value in the same place.
+  if (op == SQLITE_FCNTL_LOCK_TIMEOUT) blocking_locks_ = *static_cast<const int*>(arg) != 0;
   const int code = base_->xFileControl(real_, op, arg);
   if (op == SQLITE_FCNTL_VFSNAME && code == SQLITE_OK) {
     char** const name = static_cast<char**>(arg);
@@ -412,7 +414,7 @@ void MainFile::LearnIndex() {
 
 bool MainFile::BeginsWriteTransaction() const {
   if (HoldsExclusive(kCheckpointLock)) return false;
-  return shim_.write_lock_first || !shm_locks_known_ || (shm_shared_ & kAnyReadLock) != 0;
+  return blocking_locks_ || !shm_locks_known_ || (shm_shared_ & kAnyReadLock) != 0;
 }
 
 int MainFile::ShmLock(int offset, int n, int flags) {

@@ -148,6 +148,7 @@ class MainFile final : public WrappedFile {
   uint32_t shm_shared_ = 0;  // slots held, one bit each
   uint32_t shm_exclusive_ = 0;
   bool shm_locks_known_ = true;  // false: adopted, perhaps inside a read transaction
+  bool blocking_locks_ = false;  // SQLITE_FCNTL_LOCK_TIMEOUT is set
   const WalEvents* reset_granted_by_ = nullptr;  // while READ1..4 are held
   std::optional<Salts> checkpoint_salts_;        // of the header the running checkpoint works by
   std::vector<std::max_align_t>

@@ -324,7 +324,6 @@ Result<Registered> RegisterShim(ShimHost& host, const sqlite3_api_routines* api)
       .base = *base,
       .host = host,
       .guard_resets = HasWalResetBug(api->libversion_number()),
-      .write_lock_first = api->compileoption_used("ENABLE_SETLK_TIMEOUT") != 0,
   };
   shim->vfs = MakeVfs(*shim);
   g_owner = getpid();

@@ -16,8 +16,6 @@ struct ShimState {
   ShimHost& host;
   // The WAL-reset bug is in this SQLite.
   bool guard_resets = false;
-  // Built with SQLITE_ENABLE_SETLK_TIMEOUT: writers may take the WRITE lock before a read lock.
-  bool write_lock_first = false;
   sqlite3_vfs vfs{};  // ours
   NodeRegistry nodes;
 };
