@@ -380,7 +380,7 @@ class Loop:
             "auto_vacuum": dice.choice([0, 0, 1, 2]),
             "pragmas": pragmas,
             "options": {"sync_interval_ms": dice.choice([1, 10, 50, 1000])},
-            "burst": dice.choice([1, 5, 20, 100]),
+            "burst": dice.choice([1, 5, 20, 100, 1000]),
             "wait_ms": dice.choice([0, 50, 2000]),
             "vacuum": dice.choice([0, 0, 0, 0.01]),
             "reader": dice.random() < 0.2 and not exclusive,
