@@ -66,7 +66,7 @@ TEST(Options, RefusesWhatItDoesNotUnderstandByName) {
       {R"({"sync_interval_ms":true})", "not true"},
       {R"({"sync_interval_ms":null})", "not null"},
       {R"({"wal":1})", "'wal' must be true or false, not 1"},
-      {R"({"wal":[true]})", "not [true]"},
+      {R"({"wal":[true]})", "not an array"},
       {R"({"url":5})", "'url' must be a text"},
       {R"({"durability":"durable"})", "this version has only async"},
       {R"({"restore":"always"})", "one of 'if_missing' 'never'"},
@@ -88,6 +88,8 @@ TEST(Options, RefusesTextOfUnreasonableSize) {
   const std::string deep(200000, '[');
   EXPECT_EQ(ApplyOptionsJson({}, deep).status().tag(), Tag::kBadArgument);
   EXPECT_EQ(ApplyOptionsJson({}, deep.substr(0, 60000)).status().tag(), Tag::kBadArgument);
+  const std::string nested = "{\"wal\":" + std::string(30000, '[') + std::string(30000, ']') + "}";
+  EXPECT_EQ(ApplyOptionsJson({}, nested).status().tag(), Tag::kBadArgument);
 }
 
 TEST(Options, EveryOptionSurvivesTheSidecar) {

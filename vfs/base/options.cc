@@ -194,7 +194,10 @@ Result<Options> ApplyJson(const Options& base, std::string_view text, std::strin
                     "option '" + name + "' is unknown; there are " + KnownNames());
     }
     const std::string place = "option '" + name + "'";
-    const std::string got = node.dump(-1, ' ', false, json::error_handler_t::replace);
+    // Not the content of an array or object: dump() recurses, and whoever wrote it chose the depth.
+    const std::string got = node.is_structured()
+                                ? std::string("an ") + node.type_name()
+                                : node.dump(-1, ' ', false, json::error_handler_t::replace);
     const auto value = FromJson(node);
     if (!value) return Mismatch(*row, place, got);
     GUILDLITE_RETURN_IF_ERROR(Assign(&options, *row, *value, place, got));
