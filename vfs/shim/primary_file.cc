@@ -622,7 +622,7 @@ int WalFile::Failed(int code) {
   return code;
 }
 
-// --------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------
 
 MainFile* FindMainFile(ShimState& shim, sqlite3* db) {
   FindMainFileQuery query{.shim = &shim, .found = nullptr};
