@@ -6,7 +6,7 @@ interface Connection {
 }
 
 /**
- * Absolute path of guildlite.so: GUILDLITE_MODULE, the one beside this package, or the tree's build.
+ * Absolute path of guildlite.so: GUILDLITE_MODULE's, the one beside this file, or the tree's build.
  * Throws if there is none.
  */
 export declare function getLoadablePath(): string;
