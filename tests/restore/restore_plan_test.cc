@@ -569,6 +569,16 @@ TEST(RestorePlan, APositionIsFoundInASnapshotALaterEpochMade) {
   ExpectFails(s.Plan(At(s.PositionOf(1, 4))), Tag::kNoSuchPoint, "the nearest after is txid 5 ");
 }
 
+TEST(RestorePlan, APositionThatOnlyALaterEpochsSnapshotProvesIsFoundThere) {
+  // The scan of epoch 1 never ended for txid 5; epoch 2 begins with a snapshot of it.
+  Sketch s;
+  s.Snapshot().Data(5, "11000").Fence(2, 5).Snapshot().Data(6);
+  s.manifest.snapshots[1].history_hash = Sketch::Hash(1, 5);
+  s.manifest.snapshots[1].usable_history_hash = Sketch::Hash(1, 5);
+  EXPECT_PLAN(s.Plan(At(s.PositionOf(1, 5))), "1", 5, IsEmpty());
+  EXPECT_PLAN(s.Plan(At(s.PositionOf(1, 2))), "0", 2, ElementsAre(Step(2, 1, 2)));
+}
+
 TEST(RestorePlan, APositionProvenByAHealThatALaterEpochEndedIsARestorePoint) {
   Sketch s;
   s.Snapshot().Data(4).HealBegin().Data(6);

@@ -695,6 +695,8 @@ Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const Restor
       break;
     case RestoreTarget::Kind::kPosition: {
       const Position& p = target.position;
+      // A snapshot that is the target proves it alone, even where the log could not.
+      choose([&](const auto& s) { return IsTarget(s, target); });
       choose([&](const auto& s) {
         return s.epoch <= p.epoch && s.usable_from <= p.txid &&
                (HasLog(m, s) || s.usable_from == p.txid);
