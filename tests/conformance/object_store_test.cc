@@ -1,3 +1,4 @@
+// What every ObjectStore must do (the claims of object_store_suite.h), asked of the three there are.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
