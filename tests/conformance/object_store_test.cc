@@ -1,4 +1,4 @@
-// What every ObjectStore must do (the claims of object_store_suite.h), asked of the three there are.
+// What every ObjectStore must do (object_store_suite.h says how to take part), asked of each store.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
