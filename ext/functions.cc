@@ -135,12 +135,24 @@ Status ReplicationStop(sqlite3_context* context, int argc, Arguments argv) {
   return Status::Ok();
 }
 
+// Commits in another journal mode are not captured: nothing may be promised of them.
+Status InWalMode(sqlite3* db) {
+  std::string mode;
+  GUILDLITE_RETURN_IF_ERROR(Run(db, "PRAGMA main.journal_mode", &mode));
+  if (mode == "wal") return Run(db, "SELECT count(*) FROM main.sqlite_schema", nullptr);
+  return Status(Tag::kNotReplicated,
+                "the database is in journal mode " + mode +
+                    ", whose commits are not captured; set PRAGMA journal_mode=WAL");
+}
+
 Status ReplicationSync(sqlite3_context* context, int argc, Arguments argv) {
   GUILDLITE_RETURN_IF_ERROR(OutsideTransaction(context, "replication_sync"));
   auto timeout = IntegerArgument(argc, argv, 0, "timeout_ms", kSyncTimeoutMs, 0, kTimeoutMsMax);
   if (!timeout.ok()) return timeout.status();
-  auto found = Engine::Get().Find(sqlite3_context_db_handle(context));
+  sqlite3* const db = sqlite3_context_db_handle(context);
+  auto found = Engine::Get().Find(db);
   if (!found.ok()) return found.status();
+  GUILDLITE_RETURN_IF_ERROR(InWalMode(db));
   GUILDLITE_RETURN_IF_ERROR(found->replicator->Sync(*timeout));
   if (const auto durable = found->replicator->durable_position()) {
     SetText(context, durable->ToString());
@@ -299,14 +311,26 @@ Status SqliteCheck(const std::string& path, RestoreCheck check) {
   return Status(Tag::kChainBroken, "SQLite's check of the restored file says: " + answer);
 }
 
+// The moment meant; nothing given: the newest.
+Result<RestoreTarget> AtArgument(int argc, Arguments argv, int i) {
+  if (i < argc && sqlite3_value_type(argv[i]) == SQLITE_FLOAT) {
+    // Every JavaScript number arrives as a REAL.
+    auto txid = IntegerArgument(argc, argv, i, "at", 0, 0, 9007199254740991);
+    if (!txid.ok()) return txid.status();
+    return RestoreTarget::Parse(std::to_string(*txid));
+  }
+  auto text = TextArgument(argc, argv, i, "at");
+  if (!text.ok()) return text.status();
+  return RestoreTarget::Parse(text->value_or(""));
+}
+
 Status SnapshotRestore(sqlite3_context* context, int argc, Arguments argv) {
   GUILDLITE_RETURN_IF_ERROR(OutsideTransaction(context, "snapshot_restore"));
   sqlite3* const db = sqlite3_context_db_handle(context);
   auto path = TextArgument(argc, argv, 0, "path");
   auto url = TextArgument(argc, argv, 1, "url");
-  auto at = TextArgument(argc, argv, 2, "at");
   auto json = TextArgument(argc, argv, 3, "options");
-  for (const auto* argument : {&path, &url, &at, &json}) {
+  for (const auto* argument : {&path, &url, &json}) {
     if (!argument->ok()) return argument->status();
   }
   if (!*path || (**path).empty()) {
@@ -319,14 +343,7 @@ Status SnapshotRestore(sqlite3_context* context, int argc, Arguments argv) {
   }
   auto options = ParseRestoreOptions(json->value_or(""));
   if (!options.ok()) return options.status();
-  std::string at_text = at->value_or("");
-  if (argc > 2 && sqlite3_value_type(argv[2]) == SQLITE_FLOAT) {
-    // Every JavaScript number arrives as a REAL.
-    auto txid = IntegerArgument(argc, argv, 2, "at", 0, 0, 9007199254740991);
-    if (!txid.ok()) return txid.status();
-    at_text = std::to_string(*txid);
-  }
-  auto target = RestoreTarget::Parse(at_text);
+  auto target = AtArgument(argc, argv, 2);
   if (!target.ok()) return target.status();
   if (options->skip_if_exists && FileExists(**path)) return Status::Ok();
   std::string source_url;
@@ -357,11 +374,8 @@ Status SnapshotVerify(sqlite3_context* context, int argc, Arguments argv) {
   GUILDLITE_RETURN_IF_ERROR(OutsideTransaction(context, "snapshot_verify"));
   sqlite3* const db = sqlite3_context_db_handle(context);
   auto url = TextArgument(argc, argv, 0, "url");
-  auto at = TextArgument(argc, argv, 1, "at");
-  for (const auto* argument : {&url, &at}) {
-    if (!argument->ok()) return argument->status();
-  }
-  auto target = RestoreTarget::Parse(at->value_or(""));
+  if (!url.ok()) return url.status();
+  auto target = AtArgument(argc, argv, 1);
   if (!target.ok()) return target.status();
   std::string source_url;
   auto store = SourceOf(db, *url, &source_url);

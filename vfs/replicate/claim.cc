@@ -204,7 +204,7 @@ Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
   const Manifest& m = view->manifest.manifest;
   if (m.session != claimant.session) return Fenced(m);
   // Is the FENCE of this epoch in the log? It is if anything of ours was ever acknowledged.
-  if (hint) return view;
+  if (hint && hint->epoch == m.epoch) return view;
   const Slot from = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
   for (Slot slot = std::max(from, m.floor); slot < view->next; slot = slot.Next()) {
     auto head = store.Get(LogKey(slot), ByteRange{0, kHeaderReadBytes});

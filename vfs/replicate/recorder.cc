@@ -19,6 +19,8 @@ constexpr uint64_t kBatchBytesMax = 4 << 20;
 // written behind our back. A torn read lasts as long as one page write of a checkpoint.
 constexpr uint32_t kScanRetriesMax = 64;
 constexpr size_t kChecksMax = 8192;
+// Encoded differences of a heal that wait for the store: then the scan waits too.
+constexpr uint64_t kHealPendingMax = 16 << 20;
 
 CapturedState EndOf(const SealedBatch& batch) {
   const Transaction& t = batch.last;
@@ -92,6 +94,13 @@ void Recorder::Unlock() {
 
 void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
   const Guard guard(*this);
+  writer_.reset();  // of a capture begun while the store was away
+  taken_ = 0;
+  markers_.clear();
+  checks_.clear();
+  skip_.reset();
+  healing_ = dropped_ = false;
+  (void)spool_.Discard();
   state_ = CapturedState();
   state_.txid = txid;
   state_.history_hash = history_hash;
@@ -100,16 +109,22 @@ void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
   BeginScanLocked(ScanKind::kFirst);
 }
 
-void Recorder::StartAt(const CapturedState& state, PageTable table, Txid acknowledged) {
+void Recorder::StartAt(const CapturedState& state, PageTable table, Txid acknowledged,
+                       const std::optional<FileIdentity>& unchanged) {
   const Guard guard(*this);
   state_ = state;
   table_ = std::move(table);
   table_header_ = state.txid;
   table_must_flush_ = true;
   spool_.Acknowledge(acknowledged);
+  if (!spool_.pending().empty()) unacknowledged_.assign(state_.database_pages, true);
+  wal_dirty_ = true;  // what an earlier process captured from it may not be on disk yet
   link_ = sidecar_.ReadLink();
-  if (!state_.mark_valid) {
-    if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
+  if (!unchanged) return;
+  unchanged_ = unchanged;
+  const auto now = IdentityOf(database_path_);
+  if (!now.ok() || !(*now == *unchanged)) {
+    BeginHealLocked("the database was written before replication could go on");
   }
 }
 
@@ -118,6 +133,8 @@ void Recorder::StartHeal(const CapturedState& state, PageTable table) {
   state_ = state;
   table_ = std::move(table);
   table_must_flush_ = true;
+  if (!spool_.pending().empty()) unacknowledged_.assign(state_.database_pages, true);
+  wal_dirty_ = true;
   BeginHealLocked("");
 }
 
@@ -152,6 +169,9 @@ bool Recorder::NothingMissedBefore(const Published& published) {
   if (published.salt1 != mark.salt1 + 1 || published.max_frame >= mark.frame) return false;
   const uint32_t page_size = state_.page_size;
   std::array<std::byte, kFrameHeaderSize> bytes;
+  // journal_size_limit may have cut the file inside our frame, and with it what followed.
+  const auto size = wal_.Size();
+  if (!size.ok() || *size < FrameOffset(mark.frame + 1, page_size)) return false;
   auto n = wal_.ReadAt(FrameOffset(mark.frame, page_size), bytes);
   if (!n.ok() || *n != bytes.size()) return false;
   const FrameHeader ours = FrameHeader::Decode(bytes);
@@ -184,6 +204,15 @@ Status Recorder::EnterGeneration(const Published& published) {
   if (!any_generation_ && state_.mark_valid && state_.mark.salt1 == header->salt1 &&
       state_.mark.salt2 == header->salt2) {
     header_ = *header;  // the file was opened anew, the generation is the one we are in
+    if (frame_of_.empty()) {
+      // Captured by an earlier process: until a checkpoint these frames alone hold their pages.
+      for (uint32_t frame = 1; frame <= state_.mark.frame; ++frame) {
+        std::array<std::byte, kFrameHeaderSize> bytes;
+        auto n = wal_.ReadAt(FrameOffset(frame, header->page_size), bytes);
+        if (!n.ok() || *n != bytes.size()) break;
+        frame_of_[FrameHeader::Decode(bytes).pgno.value] = frame;
+      }
+    }
     return Status::Ok();
   }
   const bool linked = link_ && link_->salt1 == header->salt1 && link_->salt2 == header->salt2 &&
@@ -206,6 +235,7 @@ Status Recorder::EnterGeneration(const Published& published) {
   state_.mark_valid = true;
   any_generation_ = false;
   unchanged_.reset();
+  closed_over_ = false;
   if (state_.page_size == 0) {
     state_.page_size = header->page_size;
     if (scan_ && scan_->kind == ScanKind::kFirst) BeginScanLocked(ScanKind::kFirst);
@@ -286,7 +316,7 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
                   " that was captured and may be in the store";
       return done;
     }
-    while (done < limit) {
+    while (done < limit && diverged_.empty()) {
       auto outcome = tailer_->Next(state_.mark, published);
       if (!outcome.ok()) return outcome.status();
       if (outcome->end != WalTailer::End::kTransaction) {
@@ -479,7 +509,7 @@ Status Recorder::SecureLocked() {
   return Status::Ok();
 }
 
-bool Recorder::SecureForDiscard(int64_t wait_ms) {
+bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
   if (!LockFor(wait_ms)) {
     const std::lock_guard lock(mutex_);
     ++counters_.gate_refused;
@@ -487,7 +517,8 @@ bool Recorder::SecureForDiscard(int64_t wait_ms) {
   }
   // Local commits never fail for replication's sake: what cannot be secured is healed later, loudly.
   if (const Status s = SecureLocked(); !s.ok()) Drop(s.message());
-  granted_.store(published_().has_value(), std::memory_order_relaxed);
+  if (closing) closed_over_ = true;
+  granted_.store(!closed_over_ && published_().has_value(), std::memory_order_relaxed);
   Unlock();
   return true;
 }
@@ -509,7 +540,7 @@ void Recorder::WriteLockReleasing() {
 
 void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
   const Guard guard(*this);
-  if (dropped_) return;
+  if (dropped_ || closed_over_) return;
   bool follows = granted_.load(std::memory_order_relaxed);
   if (!follows && link_ && link_->salt1 == header.salt1 && link_->salt2 == header.salt2) return;
   if (!follows && exclusive && state_.mark_valid) {
@@ -539,7 +570,7 @@ Result<std::optional<ShipItem>> Recorder::NextToShip(Txid acknowledged, uint64_t
   auto n = CatchUpLocked(4096);
   if (!n.ok()) return n.status();
   SealOpen();
-  if (dropped_) return std::optional<ShipItem>();
+  if (dropped_ || !diverged_.empty()) return std::optional<ShipItem>();
   ShipItem item;
   if (!markers_.empty() && markers_.front().at.txid <= acknowledged) {
     item.kind = markers_.front().kind;
@@ -609,7 +640,10 @@ Status Recorder::SyncWal() {
   int fd = -1;
   {
     const Guard guard(*this);
-    if (!wal_dirty_ || !wal_.is_open()) return Status::Ok();
+    if (!wal_dirty_) return Status::Ok();
+    if (const Status opened = EnsureWalOpen(); !opened.ok()) {
+      return opened.tag() == Tag::kNotFound ? Status::Ok() : opened;  // checkpointed and deleted
+    }
     wal_dirty_ = false;
     fd = ::fcntl(wal_.fd(), F_DUPFD_CLOEXEC, 0);
   }
@@ -718,6 +752,18 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
     const Guard guard(*this);
     if (!scan_ || scan_->id != id) return stale();
     if (!published_() || dropped_) return chunk;
+    if (any_generation_) {
+      // Which frames count as after what is read now must be settled before it is read.
+      auto caught = CatchUpLocked(UINT64_MAX);
+      if (!caught.ok()) return caught.status();
+      if (!scan_ || scan_->id != id) return stale();
+      if (any_generation_) return chunk;
+    }
+    // Differences may not outrun the store: what they are kept in is what a drop would discard.
+    if (scan_->kind == ScanKind::kHeal &&
+        spool_.pending_bytes() > std::min(kHealPendingMax, settings_.spool_limit_bytes / 2)) {
+      return chunk;
+    }
     if (state_.page_size == 0) {
       // An empty file: the first commit, or the header page of journal_mode=WAL, tells the size.
       auto caught = CatchUpLocked(UINT64_MAX);
@@ -741,12 +787,21 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
   // Without any lock: a page may be torn or newer than what is captured; it is judged below.
   std::vector<std::byte> images(wanted.size() * page_size);
   std::vector<uint64_t> hashes(wanted.size());
+  const auto give_back = [&] {  // REQUIRES the lock
+    if (scan_ && scan_->id == id) {
+      for (const Pgno p : wanted) scan_->retry.push_back(p.value);
+    }
+  };
   for (size_t i = 0; i < wanted.size();) {
     size_t run = 1;
     while (i + run < wanted.size() && wanted[i + run].value == wanted[i].value + run) ++run;
     const auto out = std::span(images).subspan(i * page_size, run * page_size);
     auto n = database_->ReadAt(uint64_t{wanted[i].value - 1} * page_size, out);
-    if (!n.ok()) return n.status();
+    if (!n.ok()) {
+      const Guard guard(*this);
+      give_back();
+      return n.status();
+    }
     std::fill(out.begin() + static_cast<ptrdiff_t>(*n), out.end(), std::byte{0});
     for (size_t k = i; k < i + run; ++k) {
       hashes[k] = PageHash(wanted[k], std::span(images).subspan(k * page_size, page_size));
@@ -759,10 +814,13 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
   // Whatever a checkpoint wrote into the file before or while we read it was published before: after
   // this, each such page is touched.
   auto caught = CatchUpLocked(UINT64_MAX);
-  if (!caught.ok()) return caught.status();
+  if (!caught.ok()) {
+    give_back();
+    return caught.status();
+  }
   if (!scan_ || scan_->id != id) return stale();
   if (BehindLocked() || !published_()) {
-    for (const Pgno p : wanted) scan_->retry.push_back(p.value);
+    give_back();
     return chunk;
   }
   chunk.ready = true;
@@ -900,19 +958,23 @@ void Recorder::Drop(std::string why) {
   (void)spool_.Discard();
 }
 
-void Recorder::RestartFrom(const CapturedState& log_state) {
+void Recorder::RestartFrom(const CapturedState& log_state, bool same_history) {
   const Guard guard(*this);
   const WalMark mark = state_.mark;
+  const uint32_t page_size = state_.page_size;
   state_ = log_state;
   state_.mark = mark;
+  if (state_.page_size == 0) state_.page_size = page_size;  // the log holds no page yet
   dropped_ = false;
   healing_ = false;
   checks_.clear();
   markers_.clear();
   skip_.reset();
   writer_.reset();
-  for (uint32_t p = 1; p <= table_.pages() && p <= unacknowledged_.size(); ++p) {
-    if (unacknowledged_[p - 1] && Pgno(p) != LockPage(state_.page_size)) table_.Set(Pgno(p), 0);
+  if (!same_history) table_ = PageTable();
+  for (uint32_t p = 1; p <= table_.pages(); ++p) {
+    const bool doubtful = p <= unacknowledged_.size() && unacknowledged_[p - 1];
+    if (doubtful && Pgno(p) != LockPage(state_.page_size)) table_.Set(Pgno(p), 0);
   }
   table_.Resize(state_.database_pages, state_.page_size);
   BeginHealLocked("");
@@ -934,6 +996,7 @@ Status Recorder::FlushLocked(bool sync) {
   if (dropped_ || state_.page_size == 0) return Status::Ok();
   SealOpen();
   GUILDLITE_RETURN_IF_ERROR(spool_.WriteOut());
+  if (sync) GUILDLITE_RETURN_IF_ERROR(spool_.Sync());
   GUILDLITE_RETURN_IF_ERROR(table_.Flush(sidecar_.pages(), state_, sync));
   table_header_ = state_.txid;
   table_must_flush_ = false;
@@ -949,6 +1012,14 @@ Result<CapturedState> Recorder::FlushForClose() {
   const Guard guard(*this);
   if (dropped_ || !diverged_.empty()) {
     return Status(Tag::kNotDurable, "capture was not complete at close");
+  }
+  // Written without a WAL since (journal_mode=DELETE and back): that changes page 1 every time.
+  std::vector<std::byte> first(state_.page_size);
+  const auto size = database_->Size();
+  const auto n = database_->ReadAt(0, first);
+  if (!size.ok() || *size != uint64_t{state_.database_pages} * state_.page_size || !n.ok() ||
+      *n != first.size() || (*n != 0 && PageHash(Pgno(1), first) != table_.Get(Pgno(1)))) {
+    return Status(Tag::kNotDurable, "the database file is not what was captured");
   }
   state_.mark_valid = false;
   GUILDLITE_RETURN_IF_ERROR(FlushLocked(true));

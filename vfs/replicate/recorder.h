@@ -100,8 +100,10 @@ class Recorder {
   // HistoryStart() when it is new).
   void StartFirst(Txid txid, uint64_t history_hash);
   // The state is proven: go on after it. `table` belongs to it. The spool may hold pending batches;
-  // those through `acknowledged` are in the log.
-  void StartAt(const CapturedState& state, PageTable table, Txid acknowledged);
+  // those through `acknowledged` are in the log. With `unchanged` the proof is that there was no WAL and
+  // the database file was that: it is checked again now.
+  void StartAt(const CapturedState& state, PageTable table, Txid acknowledged,
+               const std::optional<FileIdentity>& unchanged);
   // The log is at `state`, the file somewhere else: heal.
   void StartHeal(const CapturedState& state, PageTable table);
 
@@ -114,8 +116,9 @@ class Recorder {
   // Whether something published is not captured yet.
   bool Behind();
 
-  // The gate. False: the mutex was held elsewhere for longer than `wait_ms`.
-  bool SecureForDiscard(int64_t wait_ms);
+  // The gate. False: the mutex was held elsewhere for longer than `wait_ms`. `closing`: the WAL is about
+  // to be deleted, and what follows may not be WAL mode at all.
+  bool SecureForDiscard(int64_t wait_ms, bool closing);
   // Around every hold of SQLite's WRITE lock: a reset granted and done within one hold is ours, so the
   // generation that follows is linked to what was captured.
   void WriteLockTaken();
@@ -168,7 +171,9 @@ class Recorder {
   // The spool went over its limit or could not be written: the queue was dropped. The owner takes a new
   // epoch and calls RestartFrom() with what the log has.
   bool dropped();
-  void RestartFrom(const CapturedState& log_state);
+  // `same_history`: the log's state is one of those captured here; else the page table says nothing
+  // about it and every page ships.
+  void RestartFrom(const CapturedState& log_state, bool same_history = true);
 
   RecorderCounters counters();
   // The low 32 bits of the history hash at `txid`, while it is among the last few thousand.
@@ -244,6 +249,7 @@ class Recorder {
   bool any_generation_ = false;      // the next generation is taken as it is: a scan covers what was before
   std::optional<WalLink> link_;
   std::optional<FileIdentity> unchanged_;  // of the database, while no WAL was seen yet
+  bool closed_over_ = false;         // the WAL was given up by a close: nothing links over that
   PageTable table_;
   Txid table_header_;
   bool table_must_flush_ = false;    // transactions were captured that no spool batch holds

@@ -26,6 +26,39 @@ constexpr uint64_t kCaptureTransactionsMax = 512;
 // After the last find the capture task looks again after 1, 2, 4 ... 64 ms, then sleeps until poked:
 // frames of another process are on disk before its wal-index header is.
 constexpr int kQuietPollsMax = 7;
+// Acknowledged bytes kept in spool files before the page table is written to be rid of them.
+constexpr uint64_t kSpoolIdleBytesMax = 8 << 20;
+
+// About the history itself: waiting does not change it.
+bool IsVerdict(Tag tag) {
+  switch (tag) {
+    case Tag::kFenced:
+    case Tag::kDiverged:
+    case Tag::kForked:
+    case Tag::kRestoreNeeded:
+    case Tag::kNoBackup:
+    case Tag::kFormatTooNew:
+    case Tag::kWrongKey:
+    case Tag::kChainBroken:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Trouble that another try may not meet. What was just asked for is told any other trouble at once; a
+// database that was replicated before goes on trying (an unmounted volume, a revoked key).
+bool MayPass(const Status& status) {
+  switch (status.tag()) {
+    case Tag::kStoreUnreachable:
+    case Tag::kStoreThrottled:
+    case Tag::kOutcomeUnknown:
+    case Tag::kBusy:
+      return true;
+    default:
+      return status.retryable();
+  }
+}
 
 // 0 bytes, or one page with an empty schema: what opening a new database leaves. "B-tree Pages",
 // sqlite.org/fileformat2.html: the cell count of the schema's root is at offset 100 + 3 of page 1.
@@ -81,6 +114,9 @@ struct Replicator::Local {
   PageTable table;
   bool table_whole = false;
   std::optional<Acknowledged> acknowledged;
+  Txid ships_from;         // the first transaction that spool and WAL can still ship
+  FileIdentity identity;   // of the database file, when `captured` was proven to be in it
+  std::optional<FileIdentity> unchanged;  // set when that proof needs the file to be this still
 };
 
 Replicator::Replicator(Setup setup)
@@ -149,6 +185,7 @@ Status Replicator::Examine() {
   l.state = *state;
   auto identity = IdentityOf(setup_.path);
   if (!identity.ok()) return identity.status();
+  l.identity = *identity;
   l.facts.remembered = l.state && l.state->url == setup_.options.url;
   l.facts.same_inode = l.state && l.state->device == identity->device &&
                        l.state->inode == identity->inode;
@@ -167,6 +204,7 @@ Status Replicator::Examine() {
   if (!l.facts.remembered) return recorder_->spool_for_recovery().Discard();
 
   l.acknowledged = sidecar_.ReadAcknowledged();
+  if (l.acknowledged && l.acknowledged->lineage != l.state->lineage) l.acknowledged.reset();
   l.facts.log_known = l.acknowledged.has_value();
   auto loaded = l.table.Load(sidecar_.pages());
   if (!loaded.ok()) {
@@ -197,6 +235,8 @@ Status Replicator::Examine() {
     l.facts.proven = false;
     return recorder_->spool_for_recovery().Discard();
   }
+  const auto pending = recorder_->spool_for_recovery().pending();
+  l.ships_from = pending.empty() ? l.captured.txid.Next() : pending.front()->first;
   l.table_whole = l.captured.rolling_known && l.table.complete() &&
                   l.table.sum() == l.captured.rolling_checksum &&
                   l.table.pages() == l.captured.database_pages;
@@ -212,6 +252,7 @@ Status Replicator::Examine() {
                      clean->txid == l.captured.txid &&
                      clean->rolling_checksum == l.captured.rolling_checksum;
     l.captured.mark_valid = false;
+    l.unchanged = *identity;
     return Status::Ok();
   }
   bool follows = false;
@@ -269,7 +310,7 @@ Result<bool> Replicator::TipReachedByWal(const StoreView& view) {
 // -- Settling ----------------------------------------------------------------------------------
 
 int64_t Replicator::Settle(int64_t now_ms) {
-  if (settled_.load() && !recorder_->dropped()) return Task::kIdle;
+  if (settled_.load() && !epoch_wanted_.load()) return Task::kIdle;
   const Status status = SettleNow();
   if (status.ok()) {
     settle_task_->failures = 0;
@@ -279,24 +320,16 @@ int64_t Replicator::Settle(int64_t now_ms) {
     Wake(snapshotter_.get());
     return Task::kIdle;
   }
-  if (!status.retryable() && status.tag() != Tag::kStoreUnreachable &&
-      status.tag() != Tag::kStoreThrottled && status.tag() != Tag::kOutcomeUnknown &&
-      status.tag() != Tag::kBusy) {
+  if (IsVerdict(status.tag()) || (setup_.asked && !settled_.load() && !MayPass(status))) {
     Refuse(status);
     return Task::kIdle;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    if (status.tag() != Tag::kBusy) {
-      last_error_ = status;
-      last_error_ms_ = setup_.clock->NowMs();
-    }
-  }
+  if (status.tag() != Tag::kBusy) Note(status);
   if (now_ms - started_ms_ >= setup_.options.open_wait_ms && !unshipped_.exchange(true)) {
     setup_.warn(status.tag(), "commits go on but nothing is shipped: " + status.message());
     if (local_ && local_->facts.proven && !local_->facts.heal_owed && !recording_.load()) {
       // Known ground: capture into WAL and spool, ship when the store is back.
-      recorder_->StartAt(local_->captured, std::move(local_->table), Txid());
+      recorder_->StartAt(local_->captured, std::move(local_->table), Txid(), local_->unchanged);
       recording_.store(true);
     }
     changed_.notify_all();
@@ -322,12 +355,21 @@ Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineag
   return sidecar_.WriteState(s);
 }
 
+// Whether the manifest names a session of this database's folder.
+bool Replicator::OwnsLog(const Manifest& m) const {
+  if (m.session == Session()) return false;
+  if (m.session == planned_) return true;
+  if (settled_.load()) return m.session == shipper_->session();
+  return local_ && local_->state && local_->facts.remembered && local_->facts.same_inode &&
+         local_->state->lineage == m.lineage &&
+         (m.session == local_->state->session || m.session == local_->state->planned);
+}
+
 Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
                                         const std::optional<CapturedState>& rewind) {
   const Claimant claimant{Session(setup_.random->Next64()), setup_.owner};
-  const Session before =
-      local_ && local_->state ? local_->state->session : (view ? shipper_->session() : Session());
   if (!view) {
+    planned_ = claimant.session;
     const Lineage lineage(setup_.random->Next64());
     GUILDLITE_RETURN_IF_ERROR(WriteSidecar(Session(), claimant.session, lineage, Epoch(1)));
     auto claimed = ClaimFirst(*setup_.store, *setup_.random, *setup_.clock, lineage, claimant);
@@ -338,15 +380,22 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
       return claimed.status();
     }
     GUILDLITE_RETURN_IF_ERROR(WriteSidecar(claimant.session, Session(), lineage, Epoch(1)));
+    planned_ = Session();
     return claimed;
   }
   const Manifest& m = view->manifest.manifest;
+  // If this try ends half-way the manifest names the session planned, and the next must know it as
+  // ours. Not so when the log is somebody else's: then the next try compares again.
+  const bool ours = OwnsLog(m);
+  const Session before = ours ? m.session : Session();
+  if (ours) planned_ = claimant.session;
   GUILDLITE_RETURN_IF_ERROR(WriteSidecar(before, claimant.session, m.lineage, m.epoch));
   auto claimed =
       ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant, rewind);
   if (!claimed.ok()) return claimed.status();
   GUILDLITE_RETURN_IF_ERROR(
       WriteSidecar(claimant.session, Session(), m.lineage, claimed->manifest.manifest.epoch));
+  planned_ = Session();
   return claimed;
 }
 
@@ -370,18 +419,25 @@ Status Replicator::SettleNow() {
   if (recorder_->dropped()) {
     auto view = LookAtStore(store, std::nullopt);
     if (!view.ok()) return view.status();
-    if (settled_.load() && view->manifest.manifest.session != shipper_->session()) {
+    if (!OwnsLog(view->manifest.manifest)) {
       return Status(Tag::kFenced, "another writer has taken over this log (" +
                                       view->manifest.manifest.owner + ")");
     }
     auto claimed = TakeEpoch(&*view);
     if (!claimed.ok()) return claimed.status();
-    recorder_->RestartFrom(claimed->tip);
+    // Before the claim nobody asked whether the log goes on from what was found here.
+    recorder_->RestartFrom(claimed->tip, settled_.load());
+    epoch_wanted_.store(false);
     BeginShipping(*claimed);
     return Status::Ok();
   }
 
   Local& l = *local_;
+  if (l.facts.proven && !l.captured.mark_valid && !recording_.load()) {
+    // A clean close was proven when we looked; somebody may have written since.
+    const auto now = IdentityOf(setup_.path);
+    l.facts.proven = now.ok() && *now == l.identity;
+  }
   StoreFacts facts;
   auto manifest = ReadManifest(store);
   if (!manifest.ok() && manifest.status().tag() != Tag::kNotFound) return manifest.status();
@@ -394,6 +450,10 @@ Status Replicator::SettleNow() {
     facts.our_session =
         l.state && m.session != Session() &&
         (m.session == l.state->session || m.session == l.state->planned);
+    if (planned_ != Session() && m.session == planned_) {
+      l.facts.remembered = l.facts.same_inode = facts.same_lineage = facts.our_session = true;
+      l.facts.proven = false;
+    }
     ours = m.session;
     if (l.facts.remembered && facts.same_lineage && facts.our_session && l.facts.proven) {
       auto seen = LookAtStore(store, l.acknowledged);
@@ -405,10 +465,14 @@ Status Replicator::SettleNow() {
         if (!reached.ok()) return reached.status();
         facts.tip_in_history = *reached;
       } else {
+        // What lies between must still be here: after a power loss the table may have reached the disk
+        // without the spool.
         facts.tip_in_history =
-            (tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
-            (l.acknowledged && tip.txid == l.acknowledged->txid) ||
-            recorder_->AdoptableEnd(tip.txid, tip.history_hash).has_value();
+            l.ships_from <= tip.txid.Next() &&
+            ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
+             (l.acknowledged && tip.txid == l.acknowledged->txid &&
+              tip.history_hash == l.acknowledged->history_hash) ||
+             recorder_->AdoptableEnd(tip.txid, tip.history_hash).has_value());
       }
     }
   }
@@ -442,7 +506,7 @@ Status Replicator::SettleNow() {
         }
       } else {
         const bool ahead = claimed->tip.txid > l.captured.txid;
-        recorder_->StartAt(l.captured, std::move(l.table), claimed->tip.txid);
+        recorder_->StartAt(l.captured, std::move(l.table), claimed->tip.txid, l.unchanged);
         if (ahead) recorder_->SkipUntil(claimed->tip.txid, claimed->tip.history_hash);
       }
       BeginShipping(*claimed);
@@ -457,7 +521,7 @@ Status Replicator::SettleNow() {
       Spool& spool = recorder_->spool_for_recovery();
       if (recording) {
         recorder_->DropQueue("what was found locally does not continue the log");
-        recorder_->RestartFrom(tip);
+        recorder_->RestartFrom(tip, /*same_history=*/false);
       } else if (claimed->manifest.manifest.snapshots.empty()) {
         GUILDLITE_RETURN_IF_ERROR(spool.Discard());
         (void)sidecar_.WriteHealOwed(false);
@@ -465,7 +529,7 @@ Status Replicator::SettleNow() {
       } else if (l.table_whole &&
                  ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
                   recorder_->AdoptableEnd(tip.txid, tip.history_hash) ||
-                  (!spool.pending().empty() && l.acknowledged &&
+                  (!spool.pending().empty() && l.ships_from <= tip.txid.Next() && l.acknowledged &&
                    l.acknowledged->txid == tip.txid &&
                    l.acknowledged->history_hash == tip.history_hash))) {
         // What the spool holds is history and ships first.
@@ -501,7 +565,8 @@ Status Replicator::SettleNow() {
       }
       (void)recorder_->spool_for_recovery().Discard();
       (void)sidecar_.WriteHealOwed(false);
-      recorder_->StartAt(state, std::move(table), state.txid);
+      recorder_->StartAt(state, std::move(table), state.txid,
+                         state.mark_valid ? std::nullopt : l.unchanged);
       BeginShipping(*claimed);
       return Status::Ok();
     }
@@ -570,10 +635,15 @@ Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageT
     }
     table->Set(pgno, PageHash(pgno, page));
   }
+  // Taken before the last look, so that what changes it later is seen.
+  auto identity = IdentityOf(setup_.path);
+  if (!identity.ok()) return identity.status();
   const auto again = ReadPublishedNow();
   if (!again || !(*again == *before)) {
     return Status(Tag::kBusy, "the database was written while it was compared", true);
   }
+  local_->unchanged.reset();
+  if (before->max_frame == 0) local_->unchanged = *identity;
   *state = tip;
   if (tip_in_wal) {
     state->mark = tip.mark;
@@ -588,12 +658,17 @@ Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageT
   return Status::Ok();
 }
 
+void Replicator::Note(const Status& error) {
+  const std::lock_guard lock(mutex_);
+  last_error_ = error;
+  last_error_ms_ = setup_.clock->NowMs();
+}
+
 void Replicator::Refuse(const Status& status) {
+  Note(status);
   {
     const std::lock_guard lock(mutex_);
     refusal_ = status;
-    last_error_ = status;
-    last_error_ms_ = setup_.clock->NowMs();
   }
   refused_.store(true);
   settled_.store(true);
@@ -605,6 +680,7 @@ void Replicator::Refuse(const Status& status) {
 
 void Replicator::OnShipperStopped(const Status& status) {
   if (status.ok()) {
+    epoch_wanted_.store(true);
     Wake(settle_task_.get());  // dropped: a new epoch, then a heal
   } else {
     Refuse(status);
@@ -705,13 +781,12 @@ Status Replicator::Committed(std::optional<uint32_t> exclusive_commit_frame) {
 }
 
 bool Replicator::MayDiscardWal(DiscardReason reason) {
-  (void)reason;
   if (!recording_.load(std::memory_order_acquire)) {
     // Before the claim the WAL is the only copy of what was committed; after open_wait_ms, or a
     // refusal, the database goes on as if we were not here.
     return settled_.load() || unshipped_.load();
   }
-  return recorder_->SecureForDiscard(kGateWaitMs);
+  return recorder_->SecureForDiscard(kGateWaitMs, reason == DiscardReason::kClose);
 }
 
 void Replicator::WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) {
@@ -730,9 +805,7 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
   if (!recording_.load(std::memory_order_acquire) || refused_.load()) return Task::kIdle;
   auto n = recorder_->CatchUp(kCaptureTransactionsMax);
   if (!n.ok()) {
-    const std::lock_guard lock(mutex_);
-    last_error_ = n.status();
-    last_error_ms_ = setup_.clock->NowMs();
+    Note(n.status());
     return now_ms + 1000;
   }
   if (const std::string warning = recorder_->TakeWarning(); !warning.empty()) {
@@ -749,6 +822,10 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
     quiet_polls_ = 0;
     polling_.store(true);
     Wake(shipper_.get());
+    // Under load that never pauses the acknowledged files must go too.
+    if (recorder_->spool_bytes() > recorder_->pending_bytes() + kSpoolIdleBytesMax) {
+      if (Status s = recorder_->Flush(false); !s.ok()) Note(s);
+    }
     return *n == kCaptureTransactionsMax ? now_ms : now_ms + 1;
   }
   if (quiet_polls_ < kQuietPollsMax) {
@@ -759,11 +836,7 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
   polling_.store(false);
   if (recorder_->Behind()) return now_ms;  // a commit came while we were about to sleep
   if (recorder_->spool_bytes() != 0) {
-    if (Status s = recorder_->Flush(false); !s.ok()) {
-      const std::lock_guard lock(mutex_);
-      last_error_ = s;
-      last_error_ms_ = setup_.clock->NowMs();
-    }
+    if (Status s = recorder_->Flush(false); !s.ok()) Note(s);
   }
   quiet_polls_ = 0;
   setup_.idle();
@@ -802,12 +875,19 @@ Status Replicator::Sync(int64_t timeout_ms) {
   const int64_t deadline = setup_.clock->MonotonicMs() + timeout_ms;
   GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
   if (auto n = recorder_->CatchUp(UINT64_MAX); !n.ok()) return n.status();
-  const Txid target = recorder_->captured().txid;
+  Epoch epoch = shipper_->epoch();
+  Txid target = recorder_->captured().txid;
   shipper_->Hurry();
   Wake(shipper_.get());
   const bool done =
       shipper_->WaitUntil(std::max<int64_t>(0, deadline - setup_.clock->MonotonicMs()), [&] {
         if (refused_.load()) return true;
+        if (recorder_->unsettled()) return false;
+        if (shipper_->epoch() != epoch) {
+          // The queue was dropped: a heal brought its content into the log under other numbers.
+          epoch = shipper_->epoch();
+          target = recorder_->captured().txid;
+        }
         const auto durable = shipper_->durable();
         return durable && durable->txid >= target && !recorder_->unsettled();
       });

@@ -142,8 +142,10 @@ class Replicator final : public WalEvents {
   Status Compare(const CapturedState& tip, CapturedState* state, PageTable* table);
   Result<StoreView> TakeEpoch(const StoreView* view,
                               const std::optional<CapturedState>& rewind = std::nullopt);
+  bool OwnsLog(const Manifest& manifest) const;
   void BeginShipping(const StoreView& view);
   void Refuse(const Status& status);
+  void Note(const Status& error);
   void OnShipperStopped(const Status& status);
   int64_t CaptureStep(int64_t now_ms);
   std::optional<Published> ReadPublishedNow();
@@ -160,6 +162,7 @@ class Replicator final : public WalEvents {
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
   std::unique_ptr<Local> local_;  // what Examine() found; the settle task's until settled
+  Session planned_;               // of a new epoch of our own log whose claim did not come to its end
   int64_t started_ms_ = 0;        // monotonic
 
   // The wal-index.
@@ -170,6 +173,7 @@ class Replicator final : public WalEvents {
 
   std::atomic<bool> recording_{false};  // the recorder was started
   std::atomic<bool> settled_{false};
+  std::atomic<bool> epoch_wanted_{false};  // the queue was dropped and the shipper has stopped
   std::atomic<bool> refused_{false};
   std::atomic<bool> polling_{false};    // the capture task looks by itself within a millisecond or two
   std::atomic<bool> closed_{false};

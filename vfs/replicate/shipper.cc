@@ -49,7 +49,7 @@ void Shipper::Begin(const StoreView& view, Session session, bool restorable) {
     ends_.push_back({acked_.txid, next_});
   }
   (void)sidecar_.WriteAcknowledged({next_, previous_hash_, acked_.txid, acked_.history_hash,
-                                    heal_open_});
+                                    heal_open_, lineage_, epoch_});
   changed_.notify_all();
 }
 
@@ -239,7 +239,7 @@ void Shipper::Settle(const ShipItem& item, uint64_t object_hash, uint64_t size) 
     ends_.push_back({acked_.txid, next_});
     if (ends_.size() > kEndsMax) ends_.pop_front();
     last_error_ = Status::Ok();
-    record = {next_, previous_hash_, acked_.txid, acked_.history_hash, heal_open_};
+    record = {next_, previous_hash_, acked_.txid, acked_.history_hash, heal_open_, lineage_, epoch_};
   }
   // Losing it costs a longer walk at the next open, nothing else.
   (void)sidecar_.WriteAcknowledged(record);

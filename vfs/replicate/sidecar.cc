@@ -196,11 +196,13 @@ Status Sidecar::WriteAcknowledged(const Acknowledged& a) {
   PutBig64(&b, a.txid.value);
   PutBig64(&b, a.history_hash);
   PutBig32(&b, a.heal_open ? 1 : 0);
+  PutBig64(&b, a.lineage.value);
+  PutBig32(&b, a.epoch.value);
   return cursor_.WriteAt(kAcknowledgedOffset, AsBytes(Sealed(std::move(b))));
 }
 
 std::optional<Acknowledged> Sidecar::ReadAcknowledged() const {
-  const auto b = ReadSealed(cursor_, kAcknowledgedOffset, 36);
+  const auto b = ReadSealed(cursor_, kAcknowledgedOffset, 48);
   if (!b) return std::nullopt;
   Cursor c(AsBytes(*b));
   Acknowledged a;
@@ -209,6 +211,8 @@ std::optional<Acknowledged> Sidecar::ReadAcknowledged() const {
   a.txid = Txid(c.Big64());
   a.history_hash = c.Big64();
   a.heal_open = c.Big32() != 0;
+  a.lineage = Lineage(c.Big64());
+  a.epoch = Epoch(c.Big32());
   return a;
 }
 

@@ -59,6 +59,8 @@ struct Acknowledged {
   Txid txid;                   // last transaction in the log
   uint64_t history_hash = 0;
   bool heal_open = false;      // a HEAL_BEGIN without its HEAL_END
+  Lineage lineage;             // of which log, and in which epoch: the FENCE is in it then
+  Epoch epoch;
   bool operator==(const Acknowledged&) const = default;
 };
 

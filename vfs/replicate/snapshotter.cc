@@ -48,6 +48,7 @@ Snapshotter::~Snapshotter() = default;
 void Snapshotter::Begin(const Manifest& manifest) {
   const std::lock_guard lock(mutex_);
   begun_ = true;
+  begun_anew_ = true;
   owed_ = manifest.snapshots.empty();
   last_bytes_ = manifest.snapshots.empty() ? 0 : manifest.snapshots.back().bytes;
 }
@@ -92,17 +93,21 @@ void Snapshotter::Finish(const Result<CapturedState>& result) {
 }
 
 int64_t Snapshotter::Step(int64_t now_ms) {
+  bool anew = false;
   {
     const std::lock_guard lock(mutex_);
     if (!begun_) return kIdle;
+    anew = std::exchange(begun_anew_, false);
   }
   const auto scan = recorder_.scan();
-  if (work_ && !work_->done && (!scan || scan->id != work_->scan.id)) {
-    // Replaced by a heal, or by itself begun anew. A request stays asked for.
+  if (work_ && (work_->done ? anew : !scan || scan->id != work_->scan.id)) {
+    // Replaced by a heal, or by itself begun anew; or complete, but what it waits for was dropped and
+    // its transactions are not in this log. A request stays asked for.
     if (work_->request != 0) {
       const std::lock_guard lock(mutex_);
       requested_label_ = work_->label;
     }
+    if (work_->hurried) shipper_.Release();
     work_.reset();
   }
   if (!work_) {
@@ -148,8 +153,16 @@ int64_t Snapshotter::Step(int64_t now_ms) {
   if (!status.retryable() && status.tag() != Tag::kStoreUnreachable) {
     // Not to be had now; the log goes on, and the next occasion tries again.
     if (work_ && work_->request != 0) {
-      recorder_.AbandonScan(work_->scan.id);
-      Finish(status);
+      if (work_->done || work_->scan.kind == ScanKind::kSnapshot) {
+        recorder_.AbandonScan(work_->scan.id);
+        Finish(status);
+      } else {
+        // The first scan goes on; what it read so far is here alone.
+        const std::lock_guard lock(mutex_);
+        finished_ = work_->request;
+        result_ = Result<CapturedState>(status);
+        work_->request = 0;
+      }
     }
   }
   ++failures_;
@@ -188,7 +201,10 @@ Status Snapshotter::Advance(bool* again) {
     }
     w.encoded += w.writer->TakeEncoded();
   }
-  if (!chunk->done) return Status::Ok();
+  if (!chunk->done) {
+    if (w.scan.kind == ScanKind::kHeal) wake_shipper_();  // the scan may wait for what it found to ship
+    return Status::Ok();
+  }
   *again = true;
   w.done = true;
   w.end = chunk->end;

@@ -77,6 +77,7 @@ class Snapshotter : public Task {
 
   std::mutex mutex_;
   bool begun_ = false;
+  bool begun_anew_ = false;  // Begin() since the last Step()
   uint64_t last_bytes_ = 0;  // stored bytes of the last snapshot
   bool owed_ = false;        // the manifest has none yet
   std::optional<std::string> requested_label_;

@@ -136,6 +136,7 @@ Status Spool::Discard() {
   files_.clear();
   unsaved_ = 0;
   pending_bytes_ = memory_bytes_ = file_bytes_ = partial_bytes_ = 0;
+  acknowledged_ = table_ = Txid();  // what comes next may be numbered from anywhere
   auto names = ListDirectory(directory_);
   if (!names.ok()) {
     return names.status().tag() == Tag::kNotFound ? Status::Ok() : names.status();
@@ -188,14 +189,18 @@ void Spool::Append(SealedBatch batch) {
       unsaved_ = 0;
     } else {
       // Nothing shorter than the whole can ship: read it back into memory, where WriteOut() retries.
-      auto front = Read(b, 0, b.size - b.bytes.size());
+      const uint64_t front_size = b.size - b.bytes.size();
+      auto front = Read(b, 0, front_size);
       if (front.ok()) {
         memory_bytes_ += front->size();
         b.bytes.insert(0, *front);
         b.file = 0;
+        files_.back().size -= front_size;  // or half a batch would hide what is written after it
+        file_bytes_ -= front_size;
       }
     }
   }
+  if (memory_bytes_ > kMemoryMax) (void)WriteOut();  // invariant 4; on error it waits for the gate
 }
 
 Status Spool::AppendPartial(Txid first, std::string_view bytes) {
@@ -214,6 +219,11 @@ Status Spool::WriteOut() {
   if (unsaved_ == 0) return Status::Ok();
   assert(partial_bytes_ == 0);
   const size_t from = queue_.size() - unsaved_;
+  for (size_t i = from; i < queue_.size(); ++i) {
+    if (queue_[i].bytes.size() != queue_[i].size) {
+      return Status(Tag::kLocalIo, "the front of a batch was lost in " + directory_);
+    }
+  }
   GUILDLITE_RETURN_IF_ERROR(OpenFor(queue_[from].first.value));
   FileInfo& info = files_.back();
   std::string joined;
@@ -238,6 +248,15 @@ Status Spool::WriteOut() {
     b.bytes = std::string();
   }
   return Status::Ok();
+}
+
+Status Spool::Sync() const {
+  for (const FileInfo& info : files_) {
+    auto file = File::Open(Name(info.first), O_RDWR);
+    if (!file.ok()) return file.status();
+    GUILDLITE_RETURN_IF_ERROR(file->SyncData());
+  }
+  return SyncDirectory(directory_);
 }
 
 Result<std::string> Spool::Read(const SealedBatch& batch, uint64_t offset, uint64_t length) const {

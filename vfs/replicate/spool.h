@@ -65,6 +65,8 @@ class Spool {
   Status AppendPartial(Txid first, std::string_view bytes);
   // Every batch is in a file afterwards.
   Status WriteOut();
+  // Makes what is in files survive power loss.
+  Status Sync() const;
   bool all_in_files() const { return unsaved_ == 0; }
 
   // Not acknowledged, in order.
