@@ -1,0 +1,500 @@
+// The whole writing side of one database, over a store that fails as told, against a model:
+// whatever happens, what is in the store after a sync restores to what was committed.
+#include "vfs/replicate/replicator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "tests/replicate/process_rig.h"
+#include "tests/replicate/sim_database.h"
+#include "tests/support/fault_store.h"
+#include "tests/support/temp_dir.h"
+#include "vfs/objects/catalog.h"
+#include "vfs/objects/manifest.h"
+#include "vfs/objects/memory_store.h"
+#include "vfs/objects/object_key.h"
+
+namespace guildlite {
+namespace {
+
+using testing::FastOptions;
+using testing::Must;
+using testing::Process;
+using testing::ProcessSettings;
+using testing::RestoredContent;
+using testing::SimDatabase;
+
+// One database, one store.
+struct World {
+  explicit World(uint32_t page_size = 512) : db(dir.File("app.db"), page_size) {}
+  std::unique_ptr<Process> Open(bool asked, const Options& options = FastOptions()) {
+    auto process = std::make_unique<Process>(db, store, ProcessSettings{options, asked, {}, {}});
+    process->Connect();
+    return process;
+  }
+  // A database that was replicated before, all of it in the store, killed while open.
+  void Replicated(std::mt19937_64& random, int commits = 5) {
+    auto process = Open(true);
+    Must(process->Settled());
+    for (int i = 0; i < commits; ++i) db.CommitRandom(random);
+    Must(process->Sync());
+  }
+  void ReplicatedAndClosed(std::mt19937_64& random, int commits = 5) {
+    auto process = Open(true);
+    Must(process->Settled());
+    for (int i = 0; i < commits; ++i) db.CommitRandom(random);
+    Must(process->Sync());
+    ASSERT_TRUE(process->Disconnect());
+  }
+  void ExpectLatest(const std::string& when = "") {
+    auto content = RestoredContent(memory, dir.path(), "");
+    ASSERT_TRUE(content.ok()) << when << " " << content.status().ToString();
+    EXPECT_TRUE(*content == db.content()) << when << " the latest is not what was committed";
+  }
+  // The log is one list without a hole from slot 1 on (nothing is retired in these tests).
+  void ExpectDenseLog(const std::string& when = "") {
+    auto manifest = ReadManifest(memory);
+    ASSERT_TRUE(manifest.ok());
+    auto walk = WalkLog(memory, manifest->manifest.lineage, Slot(1));
+    ASSERT_TRUE(walk.ok()) << when << " " << walk.status().ToString();
+    EXPECT_EQ(walk->entries.size(), Must(memory.List(kLogPrefix, "", 100'000)).size()) << when;
+  }
+
+  TempDir dir;
+  MemoryStore memory;
+  FaultStore store{memory};
+  SimDatabase db;
+};
+
+bool IsLogPut(const FaultStore::Call& call) {
+  return call.kind == FaultStore::kPut && call.key.starts_with(kLogPrefix);
+}
+
+std::string Name(Fault fault, int n) {
+  return "fault " + std::to_string(static_cast<int>(fault)) + " at call " + std::to_string(n);
+}
+
+constexpr Fault kTransientFaults[] = {Fault::kFail, Fault::kDrop, Fault::kLoseReply};
+
+TEST(Replicator, RestoresWhatWasCommittedBeforeTheSync) {
+  World w;
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  std::mt19937_64 random(testing::TestSeed());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(w.db.CommitRandom(random));
+    if (i % 10 == 0) w.db.Checkpoint();
+  }
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+  EXPECT_TRUE(process->Disconnect());
+}
+
+TEST(Replicator, OneTransientFailureAtAnyCallNeverRefusesAFirstStart) {
+  for (const Fault fault : kTransientFaults) {
+    for (int n = 1; n <= 12; ++n) {
+      World w;
+      w.store.Inject(FaultStore::kAny, n, fault);
+      auto process = w.Open(true);
+      const Status settled = process->Settled();
+      ASSERT_TRUE(settled.ok()) << Name(fault, n) << " " << settled.ToString();
+      ASSERT_TRUE(w.db.Commit({{1, 5}, {2, 6}}, 2));
+      const Status synced = process->Sync();
+      ASSERT_TRUE(synced.ok()) << Name(fault, n) << " " << synced.ToString();
+      w.ExpectLatest(Name(fault, n));
+      w.ExpectDenseLog(Name(fault, n));
+    }
+  }
+}
+
+TEST(Replicator, OneTransientFailureAtAnyCallNeverRefusesTheHealOfOurOwnLog) {
+  for (const bool asked : {false, true}) {
+    for (const Fault fault : kTransientFaults) {
+      for (int n = 1; n <= 14; ++n) {
+        World w;
+        std::mt19937_64 random(n);
+        w.ReplicatedAndClosed(random);
+        w.db.Open();
+        w.db.Stranger({{1, 77}}, w.db.pages());
+        w.db.Close(true);
+        w.store.Inject(FaultStore::kAny, n, fault);
+        auto process = w.Open(asked);
+        const Status settled = process->Settled();
+        ASSERT_TRUE(settled.ok()) << Name(fault, n) << " asked " << asked << " "
+                                  << settled.ToString();
+        w.db.CommitRandom(random);
+        const Status synced = process->Sync();
+        ASSERT_TRUE(synced.ok()) << Name(fault, n) << " " << synced.ToString();
+        w.ExpectLatest(Name(fault, n));
+        w.ExpectDenseLog(Name(fault, n));
+      }
+    }
+  }
+}
+
+TEST(Replicator, OneTransientFailureAtAnyCallOfAResumeNeedsNoHeal) {
+  for (const Fault fault : kTransientFaults) {
+    for (int n = 1; n <= 8; ++n) {
+      World w;
+      std::mt19937_64 random(n);
+      w.Replicated(random);
+      w.store.Inject(FaultStore::kAny, n, fault);
+      auto process = w.Open(n % 2 == 0);
+      const Status settled = process->Settled();
+      ASSERT_TRUE(settled.ok()) << Name(fault, n) << " " << settled.ToString();
+      w.db.CommitRandom(random);
+      ASSERT_TRUE(process->Sync().ok()) << Name(fault, n);
+      EXPECT_EQ(process->replicator->status().capture.heals, 0u) << Name(fault, n);
+      EXPECT_EQ(process->replicator->status().epoch, Epoch(1)) << Name(fault, n);
+      w.ExpectLatest(Name(fault, n));
+    }
+  }
+}
+
+TEST(Replicator, KilledAtAnyCallOfAFirstStartItBeginsAgain) {
+  for (int n = 1; n <= 10; ++n) {
+    World w;
+    std::mt19937_64 random(n);
+    {
+      std::atomic<int> calls{0};
+      w.store.OnCall(
+          [&](const FaultStore::Call&) { return ++calls >= n ? Fault::kFail : Fault::kNone; });
+      auto process = w.Open(true);
+      (void)process->Settled(100);
+      w.store.OnCall(nullptr);
+    }
+    auto process = w.Open(true);
+    const Status settled = process->Settled();
+    ASSERT_TRUE(settled.ok()) << n << " " << settled.ToString();
+    w.db.CommitRandom(random);
+    const Status synced = process->Sync();
+    ASSERT_TRUE(synced.ok()) << n << " " << synced.ToString();
+    w.ExpectLatest(std::to_string(n));
+    w.ExpectDenseLog(std::to_string(n));
+  }
+}
+
+TEST(Replicator, AnotherUrlKilledAtAnyCallOfItsFirstClaimLeavesADenseLog) {
+  for (int n = 1; n <= 10; ++n) {
+    World w;
+    std::mt19937_64 random(n);
+    {
+      MemoryStore before;
+      Process process(w.db, before, {FastOptions(), true, {}, {}});
+      process.Connect();
+      Must(process.Settled());
+      for (int i = 0; i < 10; ++i) {
+        w.db.CommitRandom(random);
+        Must(process.Sync());
+      }
+    }
+    Options options = FastOptions();
+    options.url = "memory:other";
+    {
+      std::atomic<int> calls{0};
+      w.store.OnCall(
+          [&](const FaultStore::Call&) { return ++calls >= n ? Fault::kFail : Fault::kNone; });
+      auto process = w.Open(true, options);
+      (void)process->Settled(100);
+      w.store.OnCall(nullptr);
+    }
+    auto process = w.Open(true, options);
+    const Status settled = process->Settled();
+    ASSERT_TRUE(settled.ok()) << n << " " << settled.ToString();
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok()) << n;
+    w.ExpectLatest(std::to_string(n));
+    w.ExpectDenseLog(std::to_string(n));
+  }
+}
+
+TEST(Replicator, ACleanCloseNeedsNoHeal) {
+  World w;
+  std::mt19937_64 random(1);
+  w.ReplicatedAndClosed(random);
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
+  EXPECT_EQ(process->replicator->status().epoch, Epoch(1));
+  w.ExpectLatest();
+}
+
+// H4: nobody told us, and the WAL is gone.
+TEST(Replicator, WhatAStrangerWroteWhileClosedIsHealed) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  w.db.Open();
+  for (int i = 0; i < 5; ++i) w.db.CommitRandom(random, 30, /*stranger=*/true);
+  w.db.Close(/*stranger=*/true);
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+}
+
+TEST(Replicator, AStrangersWriteBetweenTheProofAndTheClaimIsHealed) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  w.store.SetOutage(Fault::kFail);
+  Process process(w.db, w.store, {FastOptions(), false, {}, {}});
+  EXPECT_FALSE(process.Settled(50).ok());
+  w.db.Open();
+  w.db.Stranger({{1, 99}}, w.db.pages());
+  w.db.Close(/*stranger=*/true);
+  w.store.SetOutage(Fault::kNone);
+  process.Connect();
+  ASSERT_TRUE(process.Settled().ok());
+  w.db.CommitRandom(random);
+  const Status synced = process.Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+}
+
+// PRAGMA journal_mode=DELETE deletes the WAL after our gate; what follows never passes a WAL.
+TEST(Replicator, AWriteInRollbackJournalModeBeforeTheCloseIsHealed) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.Commit({{1, 1}, {2, 2}, {3, 3}}, 3);
+    ASSERT_TRUE(process->Sync().ok());
+    ASSERT_TRUE(w.db.Close());
+    process->replicator->IndexUnmapping(process.get());
+    w.db.CommitInPlace({{2, 4711}}, 3);
+    process->Disconnect();
+  }
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+}
+
+// H15.
+TEST(Replicator, ASpoolLostWithoutItsTableLeavesNoHoleInTheLog) {
+  for (const bool power_loss : {false, true}) {
+    World w;
+    std::mt19937_64 random(testing::TestSeed());
+    {
+      auto process = w.Open(true);
+      ASSERT_TRUE(process->Settled().ok());
+      for (int i = 0; i < 5; ++i) w.db.CommitRandom(random);
+      ASSERT_TRUE(process->Sync().ok());
+      w.store.SetOutage(Fault::kFail);
+      for (int i = 0; i < 5; ++i) w.db.CommitRandom(random);
+      process->Disconnect(20);
+    }
+    for (const auto& entry :
+         std::filesystem::directory_iterator(w.db.path() + "-guildlite/spool")) {
+      if (power_loss) {
+        std::filesystem::resize_file(entry.path(), std::filesystem::file_size(entry.path()) / 2);
+      } else {
+        std::filesystem::remove(entry.path());
+      }
+    }
+    if (power_loss) {
+      std::string state = Must(ReadWholeFile(w.db.path() + "-guildlite/state"));
+      const std::string boot_id = BootId();
+      state.replace(state.find(boot_id), boot_id.size(), "another boot");
+      Must(ReplaceFile(w.db.path() + "-guildlite/state", state));
+    }
+    w.store.SetOutage(Fault::kNone);
+    auto process = w.Open(false);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.CommitRandom(random);
+    const Status synced = process->Sync();
+    ASSERT_TRUE(synced.ok()) << synced.ToString();
+    w.ExpectLatest(power_loss ? "torn" : "gone");
+  }
+}
+
+TEST(Replicator, AStoreEmptiedDuringAnOutageGetsANewLogOfEverything) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  for (const ListEntry& entry : Must(w.memory.List("", "", 1000))) Must(w.memory.Delete(entry.key));
+  w.store.SetOutage(Fault::kFail);
+  Options options = FastOptions();
+  options.open_wait_ms = 10;
+  auto process = w.Open(true, options);
+  while (process->warnings().empty()) std::this_thread::yield();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(w.db.CommitRandom(random));
+  w.store.SetOutage(Fault::kNone);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+}
+
+TEST(Replicator, AQueueDroppedBeforeAnythingShippedIsHealed) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.store.OnCall([](const FaultStore::Call& call) {
+    return IsLogPut(call) && call.key != LogKey(Slot(1)) ? Fault::kFail : Fault::kNone;
+  });
+  Options options = FastOptions();
+  options.spool_limit_bytes = 60'000;
+  auto process = w.Open(true, options);
+  ASSERT_TRUE(process->Settled().ok());
+  for (int i = 0; i < 150; ++i) {
+    w.db.CommitRandom(random);
+    w.db.CheckpointRestart();
+  }
+  w.store.OnCall(nullptr);
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString() << process->AllWarnings();
+  w.ExpectLatest();
+}
+
+// The pages of batches an earlier process left in the spool are not in the log either.
+TEST(Replicator, ADropAlsoHealsWhatAnEarlierProcessHadSpooled) {
+  World w;
+  {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.Commit({{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}}, 6);
+    ASSERT_TRUE(process->Sync().ok());
+    w.store.SetOutage(Fault::kFail);
+    for (uint64_t i = 0; i < 5; ++i) w.db.Commit({{2, 100 + i}, {3, 200 + i}}, 6);
+    ASSERT_TRUE(process->Disconnect(20));
+    w.store.SetOutage(Fault::kNone);
+  }
+  w.store.OnCall(
+      [](const FaultStore::Call& call) { return IsLogPut(call) ? Fault::kFail : Fault::kNone; });
+  Options options = FastOptions();
+  options.spool_limit_bytes = 60'000;
+  auto process = w.Open(false, options);
+  ASSERT_TRUE(process->Settled().ok());
+  for (uint64_t i = 0; i < 300; ++i) {
+    w.db.Commit({{4, 300 + i}}, 6);
+    w.db.CheckpointRestart();
+  }
+  w.store.OnCall(nullptr);
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString() << process->AllWarnings();
+  EXPECT_THAT(process->AllWarnings(), ::testing::HasSubstr("limit"));
+  w.ExpectLatest();
+}
+
+TEST(Replicator, ASnapshotAfterARestartFindsTheFramesOfBefore) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.Replicated(random);
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  auto snapshot = process->replicator->CreateSnapshot("after", 20'000);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status().ToString();
+  EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
+  w.ExpectLatest();
+  auto content = RestoredContent(w.memory, w.dir.path(), "label:after");
+  ASSERT_TRUE(content.ok()) << content.status().ToString();
+  EXPECT_TRUE(*content == w.db.content());
+}
+
+// H4, and a disk older than the store: the new owner's commits are never undone by a returning one.
+TEST(Replicator, AZombieThatDroppedItsQueueDoesNotTakeTheLogFromItsSuccessor) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  TempDir elsewhere;
+  SimDatabase copy(elsewhere.File("app.db"));
+  Must(RemoveFile(copy.path()));
+  Must(ReplaceFile(copy.path(), w.db.content()));
+  {
+    // The successor, on a copy of the newest state.
+    Process successor(copy, w.store, {FastOptions(), true, {}, {}});
+    successor.Connect();
+    const Status settled = successor.Settled();
+    ASSERT_TRUE(settled.ok()) << settled.ToString();
+    copy.Commit({{1, 4242}, {2, 4243}}, 2);
+    ASSERT_TRUE(successor.Sync().ok());
+  }
+  w.store.SetOutage(Fault::kFail);
+  Options options = FastOptions();
+  options.open_wait_ms = 10;
+  options.spool_limit_bytes = 10'000;
+  auto zombie = w.Open(false, options);
+  while (zombie->warnings().empty()) std::this_thread::yield();
+  for (int i = 0; i < 100; ++i) {
+    w.db.CommitRandom(random);
+    w.db.CheckpointRestart();
+  }
+  w.store.SetOutage(Fault::kNone);
+  EXPECT_EQ(zombie->Settled().tag(), Tag::kFenced);
+  EXPECT_FALSE(w.db.CommitRandom(random)) << "writes are refused";
+  EXPECT_EQ(Must(ReadManifest(w.memory)).manifest.epoch, Epoch(2));
+}
+
+// kill -9 at random, at any moment of capture, shipping and scanning: nothing committed is missing
+// after the next sync, and every restore point is a state that was committed.
+TEST(Replicator, KilledAtRandomNothingCommittedIsMissing) {
+  const uint64_t seed = testing::TestSeed();
+  std::mt19937_64 random(seed);
+  World w(random() % 2 == 0 ? 512 : 1024);
+  for (int life = 0; life < 25; ++life) {
+    Options options = FastOptions();
+    options.snapshot_min_bytes = 20'000;
+    auto process = w.Open(random() % 2 == 0, options);
+    if (random() % 4 != 0) {
+      const Status settled = process->Settled();
+      ASSERT_TRUE(settled.ok()) << settled.ToString() << " life " << life;
+    }
+    const uint64_t commits = random() % 30;
+    for (uint64_t i = 0; i < commits; ++i) {
+      w.db.CommitRandom(random);
+      if (random() % 5 == 0) w.db.Checkpoint();
+      if (random() % 10 == 0) w.store.Inject(FaultStore::kAny, 1 + random() % 3, Fault::kLoseReply);
+      if (random() % 20 == 0) w.db.CheckpointRestart();
+      if (random() % 15 == 0) (void)process->Sync(0);
+    }
+    switch (random() % 4) {
+      case 0: {
+        ASSERT_TRUE(process->Settled().ok());
+        const Status synced = process->Sync();
+        ASSERT_TRUE(synced.ok()) << synced.ToString() << " life " << life;
+        w.ExpectLatest("life " + std::to_string(life));
+        break;
+      }
+      case 1:
+        ASSERT_TRUE(process->Settled().ok());
+        process->Disconnect();
+        break;
+      default:
+        break;  // killed
+    }
+  }
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString() << process->AllWarnings();
+  w.ExpectLatest();
+  w.ExpectDenseLog();
+  const uint64_t tip = process->replicator->position()->txid.value;
+  for (uint64_t txid = 0; txid <= tip; txid += 1 + random() % 3) {
+    auto content = RestoredContent(w.memory, w.dir.path(), std::to_string(txid));
+    if (!content.ok()) {
+      EXPECT_EQ(content.status().tag(), Tag::kNoSuchPoint) << content.status().ToString();
+      continue;
+    }
+    EXPECT_THAT(w.db.contents(), ::testing::Contains(*content)) << "txid " << txid;
+  }
+}
+
+}  // namespace
+}  // namespace guildlite
