@@ -129,9 +129,8 @@ Status ReplicationStop(sqlite3_context* context, int argc, Arguments argv) {
   sqlite3* const db = sqlite3_context_db_handle(context);
   auto found = Engine::Get().Find(db);
   if (!found.ok()) return found.status();
-  const auto position = found->replicator->position();
   GUILDLITE_RETURN_IF_ERROR(Engine::Get().Stop(db, *timeout));
-  if (position) SetText(context, position->ToString());
+  if (const auto position = found->replicator->durable_position()) SetText(context, position->ToString());
   return Status::Ok();
 }
 

@@ -15,6 +15,9 @@ namespace {
 
 // Encoded bytes at which the open batch is sealed: an object stays a moderate request.
 constexpr uint64_t kBatchBytesMax = 4 << 20;
+// The gate encodes what is left of the open block on the application's thread, so blocks are kept
+// small; a transaction's pages seldom have more to say to each other than 64 of them can.
+constexpr uint32_t kLogBlockPages = 64;
 // How often a page that matches neither table nor WAL is read again before the scan calls it a page
 // written behind our back. A torn read lasts as long as one page write of a checkpoint.
 constexpr uint32_t kScanRetriesMax = 64;
@@ -441,7 +444,10 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
     return Status::Ok();
   }
 
-  if (!writer_) writer_ = std::make_unique<BatchWriter>(BatchWriter::Settings{state_.page_size});
+  if (!writer_) {
+    writer_ = std::make_unique<BatchWriter>(BatchWriter::Settings{
+        .page_size = state_.page_size, .block_pages_max = kLogBlockPages});
+  }
   if (writer_->empty()) open_first_ms_ = t->time_ms;
   writer_->BeginTransaction(*t);
   std::vector<std::byte> image(state_.page_size);

@@ -11,6 +11,7 @@
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/base/file_io.h"
+#include "vfs/replicate/table_replay.h"
 
 namespace guildlite {
 namespace {
@@ -537,9 +538,20 @@ Status Replicator::SettleNow() {
         recorder_->StartHeal(l.captured, std::move(l.table));
       } else {
         GUILDLITE_RETURN_IF_ERROR(spool.Discard());
-        PageTable unknown;
-        unknown.Resize(tip.database_pages, tip.page_size);
-        recorder_->StartHeal(tip, std::move(unknown));
+        CapturedState state = l.captured;
+        bool replayed = false;
+        if (l.table_whole && l.acknowledged && state.txid < tip.txid) {
+          auto advanced = ReplayTable(store, *claimed, l.acknowledged->next_slot, &state, &l.table);
+          if (!advanced.ok()) return advanced.status();
+          replayed = *advanced;
+        }
+        if (replayed) {
+          recorder_->StartHeal(state, std::move(l.table));
+        } else {
+          PageTable unknown;
+          unknown.Resize(tip.database_pages, tip.page_size);
+          recorder_->StartHeal(tip, std::move(unknown));
+        }
       }
       setup_.warn(Tag::kOk,
                   "the database was changed without us or not closed cleanly; every page is compared "
@@ -729,6 +741,9 @@ std::optional<Published> Replicator::ReadPublishedNow() {
 
 Status Replicator::BeforeWriteLock() {
   exclusive_.store(false, std::memory_order_relaxed);
+  if (stopping_.load(std::memory_order_relaxed)) {
+    return Status(Tag::kBusy, "replication is being stopped", true);
+  }
   if (settled_.load(std::memory_order_acquire)) {
     if (refused_.load(std::memory_order_acquire)) {
       const std::lock_guard lock(mutex_);
@@ -1030,25 +1045,48 @@ ReplicationStatus Replicator::status() {
   return s;
 }
 
+// Everything published is durable.
+bool Replicator::Flushed() {
+  if (!recorder_->CatchUp(UINT64_MAX).ok() || recorder_->Behind()) return false;
+  const Txid captured = recorder_->captured().txid;
+  const auto durable = shipper_->durable();
+  return durable && durable->txid >= captured && !recorder_->unsettled();
+}
+
 Status Replicator::Stop(int64_t timeout_ms) {
-  if (Status s = Sync(timeout_ms); !s.ok()) {
-    if (!refused_.load()) {
-      return Status(Tag::kNotDurable, "replication goes on: " + s.message());
+  const bool owner = settled_.load() && !refused_.load();
+  if (owner) {
+    // Writers get BUSY from here on, so that what is flushed stays all there is.
+    stopping_.store(true);
+    const auto go_on = [&](const Status& why) {
+      stopping_.store(false);
+      return why;
+    };
+    const Status synced = Sync(timeout_ms);
+    if (!synced.ok()) {
+      return go_on(Status(Tag::kNotDurable, "replication goes on: " + synced.message()));
+    }
+    if (!Flushed()) {
+      return go_on(Status(Tag::kNotDurable,
+                          "replication goes on: txid " +
+                              std::to_string(recorder_->captured().txid.value) +
+                              " is not in the store yet; give replication_stop() more time"));
+    }
+    const Session session = shipper_->session();
+    auto released =
+        UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
+          if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
+          m.session = Session();
+          m.owner.clear();
+          return Status::Ok();
+        });
+    if (!released.ok() && released.status().tag() != Tag::kFenced) {
+      return go_on(released.status().Context("release the log"));
     }
   }
-  const bool owner = settled_.load() && !refused_.load();
   RemoveTasks();
   recording_.store(false);
-  if (owner) {
-    const Session session = shipper_->session();
-    auto released = UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
-      if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
-      m.session = Session();
-      m.owner.clear();
-      return Status::Ok();
-    });
-    if (!released.ok() && released.status().tag() != Tag::kFenced) return released.status();
-  }
+  stopping_.store(false);
   (void)recorder_->spool_for_recovery().Discard();
   Status forgotten = sidecar_.ForgetState();
   sidecar_.Unlock();
@@ -1057,13 +1095,9 @@ Status Replicator::Stop(int64_t timeout_ms) {
 
 void Replicator::Close(int64_t timeout_ms) {
   if (closed_.load()) return;
-  if (recording_.load() && settled_.load() && !refused_.load()) {
-    const auto durable = shipper_->durable();
-    if (auto n = recorder_->CatchUp(UINT64_MAX); n.ok()) {
-      const CapturedState captured = recorder_->captured();
-      // An unfinished first scan is not waited for: it begins anew at the next open.
-      if (durable && durable->txid < captured.txid && !recorder_->healing()) (void)Sync(timeout_ms);
-    }
+  // Flushed in any state: an unfinished first scan or heal may well end in time.
+  if (recording_.load() && settled_.load() && !refused_.load() && !Flushed()) {
+    (void)Sync(std::max<int64_t>(timeout_ms, 1));
   }
   RemoveTasks();
   if (recording_.exchange(false) && !recorder_->healing()) {

@@ -151,6 +151,7 @@ class Replicator final : public WalEvents {
   std::optional<Published> ReadPublishedNow();
   Position PositionOf(const CapturedState& state);
   Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
+  bool Flushed();
   void RemoveTasks();
   void Wake(Task* task) { setup_.pool->Wake(task); }
 
@@ -176,6 +177,7 @@ class Replicator final : public WalEvents {
   std::atomic<bool> epoch_wanted_{false};  // the queue was dropped and the shipper has stopped
   std::atomic<bool> refused_{false};
   std::atomic<bool> polling_{false};    // the capture task looks by itself within a millisecond or two
+  std::atomic<bool> stopping_{false};      // Stop() flushes: no write may slip in behind it
   std::atomic<bool> closed_{false};
   std::atomic<bool> unshipped_{false};
   int quiet_polls_ = 0;                 // the capture task's

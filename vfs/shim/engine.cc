@@ -238,7 +238,7 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url,
                                            "; call replication_stop() first");
     }
     const Status settled = found->replicator->WaitSettled(now.open_wait_ms);
-    if (settled.ok()) {
+    if (settled.ok() && now == options) {
       auto position = found->replicator->position();
       if (position) return *position;
     }
