@@ -541,6 +541,7 @@ Status Replicator::SettleNow() {
         CapturedState state = l.captured;
         bool replayed = false;
         if (l.table_whole && l.acknowledged && state.txid < tip.txid) {
+          l.table_whole = false;  // until it is whole again, at the tip
           auto advanced = ReplayTable(store, *claimed, l.acknowledged->next_slot, &state, &l.table);
           if (!advanced.ok()) return advanced.status();
           replayed = *advanced;
