@@ -185,7 +185,7 @@ void Work(const WorkerRun& run) {
     result.pages_without_base = Int(db, "SELECT pages_without_base" + from);
     result.bytes_sent = Int(db, "SELECT bytes_sent" + from) - bytes_before;
     result.puts = Int(db, "SELECT puts" + from) - puts_before;
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2000));
     const int64_t switches = VoluntarySwitches();
     std::this_thread::sleep_for(std::chrono::seconds(5));
     result.idle_switches = VoluntarySwitches() - switches;
