@@ -766,8 +766,9 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
       if (any_generation_) return chunk;
     }
     // Differences may not outrun the store: what they are kept in is what a drop would discard.
+    const uint64_t waiting = spool_.pending_bytes() + (writer_ ? writer_->encoded_bytes() : 0);
     if (scan_->kind == ScanKind::kHeal &&
-        spool_.pending_bytes() > std::min(kHealPendingMax, settings_.spool_limit_bytes / 2)) {
+        waiting > std::min(kHealPendingMax, settings_.spool_limit_bytes / 2)) {
       return chunk;
     }
     if (state_.page_size == 0) {
