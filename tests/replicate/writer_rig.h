@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,7 @@ struct RigSettings {
   Snapshotter::Settings snapshot;
   SimDatabaseFile::Hook before_read;
   SimDatabaseFile::Hook after_read;
+  std::function<std::optional<Published>()> published;  // instead of the database's
 };
 
 class WriterRig {
@@ -41,7 +43,8 @@ class WriterRig {
     recorder = std::make_unique<Recorder>(
         clock, sidecar, db.path(), db.wal_path(),
         std::make_unique<SimDatabaseFile>(db.path(), settings.before_read, settings.after_read),
-        [this] { return db.published(); }, Recorder::Settings{settings.spool_limit_bytes});
+        settings.published ? settings.published : [this] { return db.published(); },
+        Recorder::Settings{settings.spool_limit_bytes});
     shipper = std::make_unique<Shipper>(
         clock, random, store, *recorder, sidecar, settings.ship,
         [this](const Status& status) { stopped = status; }, [this] { ++progress; });
