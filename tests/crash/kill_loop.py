@@ -282,6 +282,28 @@ def copy_disk(source, target, wal_frames=None, page_size=0):
             os.truncate(target + "-wal", 32 + wal_frames * (24 + page_size))
 
 
+def lost_by_sqlite(path):
+    """Whether SQLite's ROLLBACK TO bug (before its fix; 3.40.1 has it) is in this WAL: committed
+    frames with a zero checksum, which recovery after a kill cannot pass. The index still covers
+    them."""
+    try:
+        with open(path + "-shm", "rb") as file:
+            index = file.read(48)
+        with open(path + "-wal", "rb") as file:
+            wal = file.read()
+    except FileNotFoundError:
+        return False
+    if len(index) < 48 or len(wal) < 32:
+        return False
+    frames = struct.unpack_from("=I", index, 16)[0]
+    page_size = struct.unpack_from(">I", wal, 8)[0]
+    for frame in range(frames):
+        at = 32 + frame * (24 + page_size)
+        if at + 24 <= len(wal) and wal[at + 8:at + 24] == bytes(16):
+            return True
+    return False
+
+
 def settle(path):
     """Everything into the one file, by a stock checkpoint."""
     db = stock(path)
@@ -334,7 +356,8 @@ class Loop:
         self.epoch = 0
         self.disk_lost = False
         self.begun = False
-        self.totals = {"lost": 0, "kept": 0, "exact": 0, "startup": 0, "strangers": 0}
+        self.totals = {"lost": 0, "kept": 0, "exact": 0, "startup": 0, "strangers": 0,
+                       "broken": 0}
         self.what = ""
         os.mkdir(self.disk)
 
@@ -541,10 +564,19 @@ class Loop:
         unshipped = bytes_below(self.path + "-guildlite")
         if os.path.exists(self.path + "-wal"):
             unshipped += os.path.getsize(self.path + "-wal")
+        broken = lost_by_sqlite(self.path)
         restored, n = self.restore()
         if restored is not None:
             expect(n >= self.durable, f"restored transaction {n}; {self.durable} was durable")
             self.begun = True
+        if broken:
+            # What the disk shows is not what was committed, through no fault of ours; the store has
+            # what was durable. Go on from there.
+            self.totals["broken"] += 1
+            if restored is None:
+                return
+            local = committed = n
+        elif restored is not None:
             local = self.check_pages(restored, n)
         else:
             whole = self.scratch_file("whole.db")
@@ -553,7 +585,7 @@ class Loop:
         expect(local >= committed, f"the disk shows {local}; SQLite had committed {committed}")
         expect(n <= local, f"restored {n}, which the disk ({local}) never had")
 
-        if restored is not None and self.dice.random() < 0.5:
+        if restored is not None and (self.dice.random() < 0.5 or broken):
             self.what += "; disk lost"
             shutil.rmtree(self.disk)
             os.mkdir(self.disk)
