@@ -301,7 +301,7 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       }
       break;
     }
-    if (same && !any_generation_ && published->max_frame == state_.mark.frame) break;
+    if (same && !any_generation_ && header_ && published->max_frame == state_.mark.frame) break;
     if (Status opened = EnsureWalOpen(); !opened.ok()) {
       return opened.tag() == Tag::kNotFound ? Result<uint64_t>(done) : Result<uint64_t>(opened);
     }
