@@ -105,6 +105,7 @@ class Process {
   bool Disconnect(int64_t timeout_ms = 5000) {
     const bool closed = db.Close();
     replicator->IndexUnmapping(this);
+    if (closed) replicator->LeavingExclusive();
     replicator->Close(timeout_ms);
     db.events = {};
     return closed;

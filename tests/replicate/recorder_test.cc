@@ -347,7 +347,7 @@ TEST_F(RecorderTest, ASnapshotTakenWhileEverythingChangesRestores) {
   }
   rig.Run();
   EXPECT_EQ(recorder().counters().heals, 0u);
-  EXPECT_GT(rig.snapshotter->snapshots_taken(), 2u);
+  EXPECT_GE(rig.snapshotter->snapshots_taken(), 2u);
   const uint64_t tip = recorder().captured().txid.value;
   EXPECT_EQ(CheckAllPoints(tip), static_cast<int>(tip) + 1);
   // From each snapshot alone: retire what is before it.

@@ -1,0 +1,371 @@
+#include "vfs/replicate/claim.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tests/support/fault_store.h"
+#include "tests/support/log_fixture.h"
+#include "tests/support/sim_clock.h"
+#include "vfs/base/checksum.h"
+#include "vfs/format/segment_writer.h"
+#include "vfs/objects/catalog.h"
+#include "vfs/objects/manifest.h"
+#include "vfs/objects/memory_store.h"
+#include "vfs/objects/object_key.h"
+
+namespace guildlite {
+namespace {
+
+constexpr Lineage kLineage(0x1234);
+const Claimant kFirst{Session(11), "first"};
+const Claimant kSecond{Session(22), "second"};
+const Claimant kThird{Session(33), "third"};
+
+class ClaimTest : public ::testing::Test {
+ protected:
+  // What an owner at `view` puts next: one DATA object of one transaction.
+  Status Ship(ObjectStore& store, StoreView* view, Session session, uint64_t seed = 1) {
+    ObjectHeader h;
+    h.kind = ObjectKind::kData;
+    h.lineage = view->manifest.manifest.lineage;
+    h.epoch = view->manifest.manifest.epoch;
+    h.session = session;
+    h.slot = h.last_slot = view->next;
+    h.first_txid = h.last_txid = h.continues_from = view->tip.txid.Next();
+    h.page_size = 512;
+    h.database_pages = 1;
+    h.history_hash = view->tip.history_hash + seed;
+    h.previous_hash = view->previous_hash;
+    h.time_ms = clock_.NowMs();
+    const std::string object = EncodeObject(h, "");
+    auto put = store.Put(LogKey(view->next), object, PutCondition::Create());
+    if (!put.ok()) return put.status();
+    view->previous_hash = ObjectHash(object);
+    view->next = view->next.Next();
+    view->tip.txid = h.last_txid;
+    view->tip.history_hash = h.history_hash;
+    return Status::Ok();
+  }
+  LogWalk Walk(ObjectStore& store) {
+    auto walk = WalkLog(store, kLineage, Slot(1));
+    EXPECT_TRUE(walk.ok()) << walk.status().ToString();
+    return walk.ok() ? *std::move(walk) : LogWalk();
+  }
+  // Every epoch that has anything in the log begins with a FENCE, and what the manifest says of
+  // past epochs is what those fences froze.
+  void CheckLog(ObjectStore& store) {
+    const LogWalk walk = Walk(store);
+    const Manifest& m = walk.manifest.manifest;
+    EXPECT_TRUE(m.Validate().ok());
+    Epoch epoch;
+    for (const LogEntry& e : walk.entries) {
+      if (e.header.epoch != epoch) {
+        EXPECT_EQ(e.header.kind, ObjectKind::kFence) << "slot " << e.header.slot.value;
+      }
+      epoch = e.header.epoch;
+    }
+    for (const PastEpoch& past : m.past_epochs) {
+      const LogEntry* fence = nullptr;
+      for (const LogEntry& e : walk.entries) {
+        if (e.header.slot == past.fence) fence = &e;
+      }
+      ASSERT_NE(fence, nullptr);
+      EXPECT_EQ(fence->header.kind, ObjectKind::kFence);
+      EXPECT_GT(fence->header.epoch, past.epoch);
+      EXPECT_EQ(past.last_txid, fence->header.last_txid) << "epoch " << past.epoch.value;
+      EXPECT_EQ(past.history_hash, fence->header.history_hash) << "epoch " << past.epoch.value;
+    }
+  }
+  StoreView First(ObjectStore& store) {
+    auto view = ClaimFirst(store, random_, clock_, kLineage, kFirst);
+    EXPECT_TRUE(view.ok()) << view.status().ToString();
+    return *view;
+  }
+
+  SimClock clock_;
+  SimRandom random_{5};
+  MemoryStore memory_;
+  FaultStore store_{memory_};
+};
+
+TEST_F(ClaimTest, AFirstStartMakesManifestAndFence) {
+  const StoreView view = First(store_);
+  EXPECT_EQ(view.next, Slot(2));
+  EXPECT_EQ(view.tip.txid, Txid(0));
+  EXPECT_EQ(view.tip.history_hash, HistoryStart(kLineage));
+  const Manifest& m = view.manifest.manifest;
+  EXPECT_EQ(m.epoch, Epoch(1));
+  EXPECT_EQ(m.session, kFirst.session);
+  EXPECT_EQ(m.owner, "first");
+  const LogWalk walk = Walk(memory_);
+  ASSERT_EQ(walk.entries.size(), 1u);
+  EXPECT_EQ(walk.entries[0].header.kind, ObjectKind::kFence);
+  EXPECT_EQ(walk.entries[0].object_hash, view.previous_hash);
+  EXPECT_EQ(ClaimFirst(store_, random_, clock_, Lineage(9), kSecond).status().tag(),
+            Tag::kAlreadyExists);
+}
+
+TEST_F(ClaimTest, AnEmptyStoreIsNotFound) {
+  EXPECT_EQ(LookAtStore(store_, std::nullopt).status().tag(), Tag::kNotFound);
+}
+
+TEST_F(ClaimTest, AFirstStartCutShortAtAnyCallIsResumed) {
+  for (const Fault fault : {Fault::kFail, Fault::kDrop, Fault::kLoseReply}) {
+    for (int n = 1;; ++n) {
+      MemoryStore memory;
+      FaultStore store(memory);
+      store.Inject(FaultStore::kAny, n, fault);
+      auto view = ClaimFirst(store, random_, clock_, kLineage, kFirst);
+      const bool done = store.calls(FaultStore::kAny) < static_cast<uint64_t>(n);
+      if (!view.ok()) {
+        if (ReadManifest(memory).ok()) {
+          view = ClaimResume(store, random_, clock_, kFirst, std::nullopt);
+        } else {
+          view = ClaimFirst(store, random_, clock_, kLineage, kFirst);
+        }
+      }
+      ASSERT_TRUE(view.ok()) << n << " " << view.status().ToString();
+      EXPECT_TRUE(Ship(memory, &*view, kFirst.session).ok());
+      CheckLog(memory);
+      EXPECT_EQ(Walk(memory).entries.size(), 2u) << "one FENCE, one DATA";
+      if (done) break;
+      ASSERT_LT(n, 50);
+    }
+  }
+}
+
+TEST_F(ClaimTest, ATakeoverFollowsTheLogToItsEndAndFencesIt) {
+  StoreView old_owner = First(store_);
+  ASSERT_TRUE(Ship(store_, &old_owner, kFirst.session).ok());
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  EXPECT_EQ(seen->next, Slot(3));
+  EXPECT_EQ(seen->tip.txid, Txid(1));
+  auto view = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
+  ASSERT_TRUE(view.ok()) << view.status().ToString();
+  EXPECT_EQ(view->manifest.manifest.epoch, Epoch(2));
+  EXPECT_EQ(view->next, Slot(4));
+  EXPECT_EQ(view->tip.txid, Txid(1));
+  EXPECT_EQ(Ship(store_, &old_owner, kFirst.session).tag(), Tag::kAlreadyExists);
+  EXPECT_TRUE(Ship(store_, &*view, kSecond.session).ok());
+  const auto past = Walk(memory_).manifest.manifest.past_epochs;
+  ASSERT_EQ(past.size(), 1u);
+  EXPECT_EQ(past[0].last_txid, Txid(1));
+  EXPECT_EQ(past[0].fence, Slot(3));
+  CheckLog(memory_);
+}
+
+// A live old owner goes on shipping at every moment of the takeover; whatever it got in is
+// followed, and it is stopped by the FENCE.
+TEST_F(ClaimTest, ATakeoverFromALiveOwnerKeepsWhatThatShipped) {
+  for (int every = 1; every <= 4; ++every) {
+    MemoryStore memory;
+    FaultStore store(memory);
+    StoreView old_owner = First(memory);
+    uint64_t shipped = 0;
+    bool fenced = false;
+    int calls = 0;
+    store.OnCall([&](const FaultStore::Call&) {
+      if (++calls % every == 0 && shipped < 5 && !fenced) {
+        if (Ship(memory, &old_owner, kFirst.session).ok()) {
+          ++shipped;
+        } else {
+          fenced = true;
+        }
+      }
+      return Fault::kNone;
+    });
+    auto seen = LookAtStore(store, std::nullopt);
+    ASSERT_TRUE(seen.ok());
+    auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+    ASSERT_TRUE(view.ok()) << view.status().ToString();
+    store.OnCall(nullptr);
+    EXPECT_FALSE(Ship(memory, &old_owner, kFirst.session).ok());
+    EXPECT_EQ(view->tip.txid, Txid(shipped));
+    EXPECT_TRUE(Ship(store, &*view, kSecond.session).ok());
+    CheckLog(memory);
+  }
+}
+
+TEST_F(ClaimTest, OfTwoThatClaimTheSameEpochOneWins) {
+  (void)First(store_);
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  auto winner = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
+  auto loser = ClaimNext(store_, random_, clock_, seen->manifest, kThird);
+  ASSERT_TRUE(winner.ok());
+  EXPECT_EQ(loser.status().tag(), Tag::kFenced);
+  CheckLog(memory_);
+}
+
+// A claim that another one overtakes between its swap and its FENCE is void, wherever that happens.
+TEST_F(ClaimTest, AClaimOvertakenAtAnyCallGivesUp) {
+  for (int n = 1; n <= 12; ++n) {
+    MemoryStore memory;
+    FaultStore store(memory);
+    StoreView old_owner = First(memory);
+    ASSERT_TRUE(Ship(memory, &old_owner, kFirst.session).ok());
+    std::optional<Result<StoreView>> overtaker;
+    int calls = 0;
+    auto seen = LookAtStore(store, std::nullopt);
+    ASSERT_TRUE(seen.ok());
+    store.OnCall([&](const FaultStore::Call&) {
+      if (++calls == n) {
+        auto now = LookAtStore(memory, std::nullopt);
+        EXPECT_TRUE(now.ok());
+        overtaker = ClaimNext(memory, random_, clock_, now->manifest, kThird);
+      }
+      return Fault::kNone;
+    });
+    auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+    store.OnCall(nullptr);
+    if (!overtaker) {
+      EXPECT_TRUE(view.ok());
+      break;
+    }
+    ASSERT_TRUE(overtaker->ok()) << n << " " << overtaker->status().ToString();
+    EXPECT_FALSE(view.ok()) << n;
+    EXPECT_TRUE(Ship(memory, &**overtaker, kThird.session).ok());
+    EXPECT_EQ(ReadManifest(memory)->manifest.session, kThird.session);
+    (void)Walk(memory);
+  }
+}
+
+// Killed or answered nothing at each call: resumed as a whole, it holds, its FENCE is there, and
+// the past epoch says what that froze, though the old owner shipped on meanwhile.
+TEST_F(ClaimTest, ATakeoverCutShortAtAnyCallIsResumed) {
+  for (const Fault fault : {Fault::kFail, Fault::kDrop, Fault::kLoseReply}) {
+    for (int n = 1;; ++n) {
+      MemoryStore memory;
+      FaultStore store(memory);
+      StoreView old_owner = First(memory);
+      ASSERT_TRUE(Ship(memory, &old_owner, kFirst.session).ok());
+      auto seen = LookAtStore(store, std::nullopt);
+      ASSERT_TRUE(seen.ok());
+      const uint64_t before = store.calls(FaultStore::kAny);
+      store.Inject(FaultStore::kAny, n, fault);
+      auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+      const bool done = store.calls(FaultStore::kAny) - before < static_cast<uint64_t>(n);
+      (void)Ship(memory, &old_owner, kFirst.session, 2);
+      if (!view.ok()) {
+        if (ReadManifest(memory)->manifest.session == kSecond.session) {
+          view = ClaimResume(store, random_, clock_, kSecond, std::nullopt);
+        } else {
+          auto now = LookAtStore(store, std::nullopt);
+          ASSERT_TRUE(now.ok());
+          view = ClaimNext(store, random_, clock_, now->manifest, kSecond);
+        }
+      }
+      ASSERT_TRUE(view.ok()) << n << " " << view.status().ToString();
+      EXPECT_FALSE(Ship(memory, &old_owner, kFirst.session, 3).ok());
+      EXPECT_TRUE(Ship(memory, &*view, kSecond.session).ok());
+      CheckLog(memory);
+      if (done) break;
+      ASSERT_LT(n, 50);
+    }
+  }
+}
+
+// The hint is of the epoch before: it does not prove that this one's FENCE is in the log.
+TEST_F(ClaimTest, AHintOfAnEarlierEpochDoesNotStandForTheFence) {
+  StoreView old_owner = First(store_);
+  ASSERT_TRUE(Ship(store_, &old_owner, kFirst.session).ok());
+  Acknowledged hint{old_owner.next,
+                    old_owner.previous_hash,
+                    old_owner.tip.txid,
+                    old_owner.tip.history_hash,
+                    false,
+                    kLineage,
+                    Epoch(1)};
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  store_.OnCall([](const FaultStore::Call& call) {
+    return call.kind == FaultStore::kPut && call.key.starts_with(kLogPrefix) ? Fault::kFail
+                                                                             : Fault::kNone;
+  });
+  EXPECT_FALSE(ClaimNext(store_, random_, clock_, seen->manifest, kSecond).ok());
+  store_.OnCall(nullptr);
+  auto view = ClaimResume(store_, random_, clock_, kSecond, hint);
+  ASSERT_TRUE(view.ok());
+  EXPECT_EQ(Walk(memory_).entries.back().header.kind, ObjectKind::kFence);
+  EXPECT_FALSE(Ship(store_, &old_owner, kFirst.session).ok());
+  CheckLog(memory_);
+}
+
+// H10: the reply was lost, or the process killed; what it put is found by whoever resumes.
+TEST_F(ClaimTest, AResumeAdoptsWhatItPutAndNeverHeardOf) {
+  StoreView view = First(store_);
+  const Acknowledged hint{view.next, view.previous_hash, view.tip.txid, view.tip.history_hash,
+                          false,     kLineage,           Epoch(1)};
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  for (const auto& h : {std::optional<Acknowledged>(hint), std::optional<Acknowledged>()}) {
+    auto resumed = ClaimResume(store_, random_, clock_, kFirst, h);
+    ASSERT_TRUE(resumed.ok()) << resumed.status().ToString();
+    EXPECT_EQ(resumed->next, view.next);
+    EXPECT_EQ(resumed->previous_hash, view.previous_hash);
+    EXPECT_EQ(resumed->tip.txid, Txid(2));
+    EXPECT_EQ(resumed->tip.history_hash, view.tip.history_hash);
+  }
+}
+
+TEST_F(ClaimTest, AResumeOfALogThatWasTakenIsFenced) {
+  (void)First(store_);
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(ClaimNext(store_, random_, clock_, seen->manifest, kSecond).ok());
+  EXPECT_EQ(ClaimResume(store_, random_, clock_, kFirst, std::nullopt).status().tag(),
+            Tag::kFenced);
+}
+
+// H2: a 404 is the end only if the manifest read after it says that the slot was not retired.
+TEST_F(ClaimTest, ASlotRetiredMeanwhileIsNotTakenForTheEnd) {
+  StoreView view = First(store_);
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  bool armed = true;
+  store_.OnCall([&](const FaultStore::Call& call) {
+    if (armed && call.kind == FaultStore::kGet && call.key == LogKey(Slot(3))) {
+      armed = false;
+      for (uint64_t s = 1; s <= 4; ++s) EXPECT_TRUE(memory_.Delete(LogKey(Slot(s))).ok());
+      EXPECT_TRUE(UpdateManifest(memory_, random_, [](Manifest& m) {
+                    m.floor = Slot(5);
+                    return Status::Ok();
+                  }).ok());
+    }
+    return Fault::kNone;
+  });
+  auto seen = LookAtStore(store_, std::nullopt);
+  EXPECT_EQ(seen.status().tag(), Tag::kNotFound);
+  seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+  EXPECT_EQ(seen->next, Slot(7));
+}
+
+TEST_F(ClaimTest, SeesAHealThatIsOpenAndWhereItBegan) {
+  testing::LogFixture log(memory_, {});
+  std::mt19937_64 random(3);
+  log.CommitRandom(random);
+  log.Ship();
+  log.Snapshot();
+  log.CommitRandom(random);
+  log.Ship();
+  const Txid before = log.tip();
+  log.HealBegin();
+  log.CommitRandom(random);
+  log.Ship();
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+  EXPECT_TRUE(seen->heal_open);
+  EXPECT_EQ(seen->before_heal.txid, before);
+  log.Fence();  // another epoch alone does not end it
+  seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+  EXPECT_TRUE(seen->heal_open);
+}
+
+}  // namespace
+}  // namespace guildlite
