@@ -282,21 +282,24 @@ def copy_disk(source, target, wal_frames=None, page_size=0):
             os.truncate(target + "-wal", 32 + wal_frames * (24 + page_size))
 
 
-def lost_by_sqlite(path):
+def lost_by_sqlite(path, exclusive):
     """Whether SQLite's ROLLBACK TO bug (before its fix; 3.40.1 has it) is in this WAL: committed
     frames with a zero checksum, which recovery after a kill cannot pass. The index still covers
     them."""
     try:
-        with open(path + "-shm", "rb") as file:
-            index = file.read(48)
         with open(path + "-wal", "rb") as file:
             wal = file.read()
+        index = bytes(48)
+        if not exclusive:  # then the index is on the heap: any such frame makes the disk no witness
+            with open(path + "-shm", "rb") as file:
+                index = file.read(48)
     except FileNotFoundError:
         return False
     if len(index) < 48 or len(wal) < 32:
         return False
-    frames = struct.unpack_from("=I", index, 16)[0]
     page_size = struct.unpack_from(">I", wal, 8)[0]
+    frames = (len(wal) - 32) // (24 + page_size) if exclusive else struct.unpack_from(
+        "=I", index, 16)[0]
     for frame in range(frames):
         at = 32 + frame * (24 + page_size)
         if at + 24 <= len(wal) and wal[at + 8:at + 24] == bytes(16):
@@ -359,6 +362,7 @@ class Loop:
         self.totals = {"lost": 0, "kept": 0, "exact": 0, "startup": 0, "strangers": 0,
                        "broken": 0}
         self.what = ""
+        self.exclusive = False
         os.mkdir(self.disk)
 
     def spawn(self, role, **task):
@@ -395,7 +399,7 @@ class Loop:
             pragmas.append("cache_size = 4")
         if dice.random() < 0.1:
             pragmas.append("locking_mode = exclusive")
-        exclusive = "locking_mode = exclusive" in pragmas
+        exclusive = self.exclusive = "locking_mode = exclusive" in pragmas
         new = not os.path.exists(self.path)
         task = {
             "dice": dice.getrandbits(32),
@@ -522,6 +526,8 @@ class Loop:
         if local == n and same_pages(settle(whole), restored) is None:
             self.totals["exact"] += 1
             return local
+        if self.exclusive:
+            return local  # no -shm tells how far a checkpoint has copied: no cut can be judged
         page_size, commits = frames_of(wal) if os.path.exists(wal) else (0, [])
         # Cut below what a checkpoint has copied already, the database file is too new for the WAL.
         done = backfilled(self.path + "-shm")
@@ -564,7 +570,7 @@ class Loop:
         unshipped = bytes_below(self.path + "-guildlite")
         if os.path.exists(self.path + "-wal"):
             unshipped += os.path.getsize(self.path + "-wal")
-        broken = lost_by_sqlite(self.path)
+        broken = lost_by_sqlite(self.path, self.exclusive)
         restored, n = self.restore()
         if restored is not None:
             expect(n >= self.durable, f"restored transaction {n}; {self.durable} was durable")
@@ -666,7 +672,7 @@ def main():
             shutil.rmtree(folder)
             series += 1
         if done >= 50:
-            idle = [name for name, count in totals.items() if count == 0]
+            idle = [name for name, count in totals.items() if count == 0 and name != "broken"]
             expect(not idle, f"in {done} kills there was none of: {idle}")
     except Wrong as error:
         print(f"WRONG: {error}", flush=True)
