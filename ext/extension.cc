@@ -9,6 +9,7 @@ SQLITE_EXTENSION_INIT1
 #include "ext/functions.h"
 #include "ext/tables.h"
 #include "guildlite/guildlite.h"
+#include "guildlite/options.h"
 #include "vfs/base/log.h"
 #include "vfs/shim/adopt.h"
 #include "vfs/shim/boundary.h"
@@ -23,8 +24,8 @@ int RegisterSurface(sqlite3* db) {
   return rc == SQLITE_OK ? RegisterTables(db) : rc;
 }
 
-// Runs at the end of every sqlite3_open(). An error would fail the open, so SQLITE_OK_LOAD_PERMANENTLY
-// must not be returned here.
+// Runs at the end of every sqlite3_open(). An error would fail the open, so
+// SQLITE_OK_LOAD_PERMANENTLY must not be returned here.
 int AutoEntry(sqlite3* db, char** error_message, const sqlite3_api_routines*) noexcept {
   const int rc = Guarded([&] { return RegisterSurface(db); }, SQLITE_ERROR);
   if (rc != SQLITE_OK && error_message) {
@@ -38,6 +39,13 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
     if (error_message) *error_message = sqlite3_mprintf("%s", status.ToString().c_str());
     return ResultCode(status.tag());
   };
+  const char* const file = sqlite3_db_filename(db, "main");
+  const bool on_disk = file && *file != '\0';
+  // Whatever is wrong with it for every database is said here: an open can say no more than
+  // CANTOPEN.
+  if (auto url = UrlFromEnvironment(ProcessEnvironment(), on_disk ? file : "/any.db"); !url.ok()) {
+    return fail(url.status());
+  }
   auto registered = RegisterShim(Engine::Get(), api);
   if (!registered.ok()) return fail(registered.status());
   if (*registered == Registered::kAlreadyOtherCopy) return SQLITE_OK_LOAD_PERMANENTLY;
@@ -47,8 +55,7 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
   }
   const int rc = RegisterSurface(db);
   if (rc != SQLITE_OK) return rc;
-  const char* const file = sqlite3_db_filename(db, "main");
-  if (file && *file != '\0') {
+  if (on_disk) {
     if (const Status adopted = Adopt(db); !adopted.ok()) {
       // What cannot be adopted (shared cache, a VFS without shared memory) is used as it was; only
       // trouble with replication that was asked for stops the load.
