@@ -92,8 +92,10 @@ int64_t Shipper::Step(int64_t now_ms) {
   }
   // The folder was deleted, or another process holds its lock now: two shippers must not race.
   if (!sidecar_.LockIsCurrent()) {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
     on_stopped_(Status(Tag::kOwned, "the lock file " + sidecar_.directory() +
                                         "/lock was replaced while the database was open"));
     return kIdle;
