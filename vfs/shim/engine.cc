@@ -58,46 +58,50 @@ Engine::Engine()
 Engine::~Engine() = default;
 
 std::map<std::string, Engine::Replicated> Engine::All() {
+  // The child's copies have mutexes that threads of the parent held, and the parent's spool.
+  if (InForkedChild()) return {};
   const std::lock_guard lock(mutex_);
   return databases_;
 }
 
 Status Engine::FirstOpened(Node& node) {
   const std::string& path = node.path();
+  // An open can carry only a code: the log has the reason.
+  const auto refused = [&path](const Status& s) {
+    Log(LogLevel::kWarn, TagName(s.tag()), path, s.message());
+    return s;
+  };
   const auto remembered = Remembered(path);
   const Environment environment = ProcessEnvironment();
   auto url = UrlFromEnvironment(environment, path);
-  if (!url.ok()) return url.status();
+  if (!url.ok()) return refused(url.status());
   Options options;
   if (remembered) {
     auto persisted = ApplyPersistedOptions(options, remembered->options_json);
-    if (!persisted.ok()) return persisted.status();
+    if (!persisted.ok()) return refused(persisted.status());
     options = *persisted;
     options.url = remembered->url;
   }
   if (*url) {
     auto applied = ApplyEnvironment(options, environment, path);
-    if (!applied.ok()) return applied.status();
+    if (!applied.ok()) return refused(applied.status());
     options = *applied;
     options.url = **url;
     if (!node.writable()) return Status::Ok();
     for (const auto& [other, replicated] : All()) {
       if (other != path && replicated.replicator->options().url == options.url) {
-        return Status(Tag::kPrefixClash, path + " and " + other + " would both replicate to " +
-                                             options.url + "; give each its own url, with {name}");
+        return refused(Status(Tag::kPrefixClash,
+                              path + " and " + other + " would both replicate to " + options.url +
+                                  "; give each its own url, with {name}"));
       }
     }
     if (!FileExists(path)) {
-      if (Status s = PutInPlace(path, options); !s.ok()) {
-        Log(LogLevel::kWarn, TagName(s.tag()), path, s.message());
-        return s;
-      }
+      if (Status s = PutInPlace(path, options); !s.ok()) return refused(s);
     }
     // Configuration given now may take over; what the folder remembers of the same url is resumed.
     const Status s = Replicate(node, path, options, true);
     if (s.ok() || s.tag() == Tag::kOwned) return Status::Ok();
-    Log(LogLevel::kWarn, TagName(s.tag()), path, s.message());
-    return s;
+    return refused(s);
   }
   if (!remembered || !node.writable() || !FileExists(path)) return Status::Ok();
   if (Status s = Replicate(node, path, options, false); !s.ok()) {
@@ -169,11 +173,14 @@ Status Engine::Replicate(Node& node, const std::string& path, Options options, b
 }
 
 void Engine::LastClosing(Node& node) {
+  const std::shared_ptr<WalEvents> events = node.events();
   std::shared_ptr<Replicator> replicator;
   {
     const std::lock_guard lock(mutex_);
     const auto it = databases_.find(node.path());
     if (it == databases_.end()) return;
+    // The path may name another file by now, open through a node of its own.
+    if (it->second.replicator != events) return;
     replicator = it->second.replicator;
   }
   watch_.Disarm(node.wal_path());
@@ -186,9 +193,10 @@ void Engine::LastClosing(Node& node) {
 Result<Engine::Replicated> Engine::Find(sqlite3* db) {
   const auto node = FindNode(db);
   if (node) {
+    const std::shared_ptr<WalEvents> events = node->events();
     const std::lock_guard lock(mutex_);
     const auto it = databases_.find(node->path());
-    if (it != databases_.end()) return it->second;
+    if (it != databases_.end() && it->second.replicator == events) return it->second;
     if (const auto remembered = Sidecar(node->path() + "-guildlite").ReadState();
         remembered.ok() && *remembered) {
       return Status(Tag::kOwned,
@@ -278,6 +286,7 @@ Status Engine::Stop(sqlite3* db, int64_t timeout_ms) {
 }
 
 void Engine::SetVerified(const std::string& database, const Position& position) {
+  if (InForkedChild()) return;
   const std::lock_guard lock(mutex_);
   const auto it = databases_.find(database);
   if (it == databases_.end()) return;
