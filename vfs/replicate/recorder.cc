@@ -287,6 +287,14 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       }
       break;
     }
+    if (published->max_frame == 0 && !state_.mark_valid && unchanged_) {
+      // Another process may have brought a WAL, checkpointed it and taken it away before we looked.
+      const auto now = IdentityOf(database_path_);
+      if (now.ok() && !(*now == *unchanged_) && published_() == published) {
+        BeginHealLocked("the database was written by another process while its WAL was not followed");
+        continue;
+      }
+    }
     if (published->max_frame == 0) {
       const bool linked = link_ && link_->salt1 == published->salt1 &&
                           link_->salt2 == published->salt2 && link_->txid == state_.txid;
@@ -473,6 +481,10 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
         Drop(s.message());
         return Status::Ok();
       }
+      if (taken_ > settings_.spool_limit_bytes) {
+        DropOverLimit();
+        return Status::Ok();
+      }
     }
   }
   writer_->EndTransaction();
@@ -493,10 +505,12 @@ void Recorder::SealOpen() {
   taken_ = 0;
   batch_starts_object_ = false;
   spool_.Append(std::move(batch));
-  if (spool_.pending_bytes() > settings_.spool_limit_bytes) {
-    Drop("the spool reached its limit of " + std::to_string(settings_.spool_limit_bytes) +
-         " bytes while the store was away");
-  }
+  if (spool_.pending_bytes() > settings_.spool_limit_bytes) DropOverLimit();
+}
+
+void Recorder::DropOverLimit() {
+  Drop("the spool reached its limit of " + std::to_string(settings_.spool_limit_bytes) +
+       " bytes while the store was away");
 }
 
 // -- The gate ----------------------------------------------------------------------------------
@@ -524,6 +538,7 @@ bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
   // Local commits never fail for replication's sake: what cannot be secured is healed later, loudly.
   if (const Status s = SecureLocked(); !s.ok()) Drop(s.message());
   if (closing) closed_over_ = true;
+  if (closing && published_().has_value()) closing_.store(true, std::memory_order_relaxed);
   granted_.store(!closed_over_ && published_().has_value(), std::memory_order_relaxed);
   Unlock();
   return true;
@@ -562,6 +577,20 @@ void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
   if (!follows) return;
   link_ = WalLink{header.salt1, header.salt2, state_.txid, state_.history_hash};
   if (!sidecar_.WriteLink(*link_).ok()) warning_ = "cannot write " + sidecar_.directory();
+}
+
+void Recorder::LeavingExclusive() {
+  if (!closing_.exchange(false, std::memory_order_relaxed)) return;
+  const Guard guard(*this);
+  unchanged_.reset();
+  if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
+}
+
+void Recorder::IndexLeaving(int64_t wait_ms) {
+  if (!LockFor(wait_ms)) return;
+  // What cannot be read now is found at the next open.
+  (void)CatchUpLocked(UINT64_MAX);
+  Unlock();
 }
 
 // -- Shipping ----------------------------------------------------------------------------------
@@ -889,6 +918,7 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
 
   // E. Everything is known now.
   SealOpen();
+  if (!scan_ || scan_->id != id) return stale();  // over the spool's limit
   if (!table_.complete()) {
     // A page the database counts but nobody ever wrote: read it like the others.
     for (uint32_t p = 1; p <= table_.pages(); ++p) {
@@ -1015,10 +1045,20 @@ Status Recorder::Flush(bool sync) {
   return FlushLocked(sync);
 }
 
-Result<CapturedState> Recorder::FlushForClose() {
+Result<CapturedState> Recorder::FlushForClose(const FileIdentity& file) {
   const Guard guard(*this);
   if (dropped_ || !diverged_.empty()) {
     return Status(Tag::kNotDurable, "capture was not complete at close");
+  }
+  // Either the file is as it was when it was last proven, under the lock of our own close or at open; or
+  // the index still says that nothing was committed since a reset of ours.
+  const auto published = published_();
+  const bool nothing_since = published && published->max_frame == 0 && link_ &&
+                             link_->salt1 == published->salt1 && link_->salt2 == published->salt2 &&
+                             link_->txid == state_.txid &&
+                             link_->history_hash == state_.history_hash;
+  if (!nothing_since && !(unchanged_ && *unchanged_ == file)) {
+    return Status(Tag::kNotDurable, "another process may have written the database since");
   }
   // Written without a WAL since (journal_mode=DELETE and back): that changes page 1 every time.
   std::vector<std::byte> first(state_.page_size);
@@ -1031,6 +1071,11 @@ Result<CapturedState> Recorder::FlushForClose() {
   state_.mark_valid = false;
   GUILDLITE_RETURN_IF_ERROR(FlushLocked(true));
   return state_;
+}
+
+void Recorder::Retire() {
+  const Guard guard(*this);
+  dropped_ = true;
 }
 
 CapturedState Recorder::captured() {

@@ -125,6 +125,11 @@ class Recorder {
   void WriteLockReleasing();
   // `exclusive`: the connection takes no shm locks (locking_mode=EXCLUSIVE), so this is the only gate.
   void WalHeaderWriting(const WalHeader& header, bool exclusive);
+  // The EXCLUSIVE lock ends. After a close whose gate was passed the file now holds what was captured.
+  void LeavingExclusive();
+  // The published state is about to be out of sight: captures what it still says, if the mutex is to be
+  // had within `wait_ms`.
+  void IndexLeaving(int64_t wait_ms);
 
   // Transactions up to `txid` and skipped: they are in the log already (put by an earlier process
   // whose acknowledgement was lost). At `txid` the history must be `history_hash`, else a heal starts.
@@ -157,8 +162,13 @@ class Recorder {
 
   // Writes spool and page table so that a restart is cheap; with `sync` it survives power loss.
   Status Flush(bool sync);
-  // At the last close, the WAL gone: everything captured and the table flushed.
-  Result<CapturedState> FlushForClose();
+  // At the last close, the WAL gone: everything captured and the table flushed. `file` is the database
+  // as it is now; an error unless it is proven that this holds what was captured and nothing else.
+  Result<CapturedState> FlushForClose(const FileIdentity& file);
+
+  // Replication ends here: what an application's thread is doing inside has ended when this returns, and
+  // nothing of the sidecar is touched after it.
+  void Retire();
 
   CapturedState captured();
   // Inside a heal: nothing captured is a restore point until it ends.
@@ -221,6 +231,7 @@ class Recorder {
   void BeginScanLocked(ScanKind kind);
   void BeginHealLocked(std::string why);
   void Drop(std::string why);
+  void DropOverLimit();
   bool BehindLocked();
   Status SecureLocked();
   Status FlushLocked(bool sync);
@@ -236,6 +247,7 @@ class Recorder {
   const Settings settings_;
 
   std::atomic<bool> granted_{false};  // a gate was passed since the WRITE lock was taken
+  std::atomic<bool> closing_{false};  // a close passed its gate and holds the EXCLUSIVE lock
 
   std::mutex mutex_;
   std::condition_variable unlocked_;
@@ -248,7 +260,7 @@ class Recorder {
   CapturedState state_;
   bool any_generation_ = false;      // the next generation is taken as it is: a scan covers what was before
   std::optional<WalLink> link_;
-  std::optional<FileIdentity> unchanged_;  // of the database, while no WAL was seen yet
+  std::optional<FileIdentity> unchanged_;  // of the database, while it alone is what was captured
   bool closed_over_ = false;         // the WAL was given up by a close: nothing links over that
   PageTable table_;
   Txid table_header_;

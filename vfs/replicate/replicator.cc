@@ -729,6 +729,14 @@ void Replicator::IndexMapped(const void* owner, const volatile void* region0) {
 }
 
 void Replicator::IndexUnmapping(const void* owner) {
+  bool last = false;
+  {
+    const std::lock_guard lock(index_mutex_);
+    last = indexes_.size() == 1 && indexes_.contains(owner);
+  }
+  // With the last index goes the only word on how far the WAL is committed: while another process keeps
+  // the WAL, no gate was passed.
+  if (last && recording_.load(std::memory_order_acquire)) recorder_->IndexLeaving(kGateWaitMs);
   const std::lock_guard lock(index_mutex_);
   indexes_.erase(owner);
 }
@@ -803,6 +811,12 @@ bool Replicator::MayDiscardWal(DiscardReason reason) {
     return settled_.load() || unshipped_.load();
   }
   return recorder_->SecureForDiscard(kGateWaitMs, reason == DiscardReason::kClose);
+}
+
+void Replicator::LeavingExclusive() {
+  // What others commit from here on is in the shared index alone.
+  exclusive_.store(false);
+  if (recording_.load(std::memory_order_acquire)) recorder_->LeavingExclusive();
 }
 
 void Replicator::WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) {
@@ -1055,6 +1069,8 @@ bool Replicator::Flushed() {
 }
 
 Status Replicator::Stop(int64_t timeout_ms) {
+  const std::lock_guard ending(ending_mutex_);
+  if (closed_.load()) return Status(Tag::kNotReplicated, setup_.path + " is not replicated any more");
   const bool owner = settled_.load() && !refused_.load();
   if (owner) {
     // Writers get BUSY from here on, so that what is flushed stays all there is.
@@ -1088,13 +1104,14 @@ Status Replicator::Stop(int64_t timeout_ms) {
   RemoveTasks();
   recording_.store(false);
   stopping_.store(false);
-  (void)recorder_->spool_for_recovery().Discard();
+  recorder_->DropQueue("replication was stopped");
   Status forgotten = sidecar_.ForgetState();
   sidecar_.Unlock();
   return forgotten;
 }
 
 void Replicator::Close(int64_t timeout_ms) {
+  const std::lock_guard ending(ending_mutex_);
   if (closed_.load()) return;
   // Flushed in any state: an unfinished first scan or heal may well end in time.
   if (recording_.load() && settled_.load() && !refused_.load() && !Flushed()) {
@@ -1106,7 +1123,7 @@ void Replicator::Close(int64_t timeout_ms) {
     const bool empty = !wal.ok() || wal->size == 0;
     const auto identity = IdentityOf(setup_.path);
     if (empty && identity.ok()) {
-      auto state = recorder_->FlushForClose();
+      auto state = recorder_->FlushForClose(*identity);
       if (state.ok() && state->rolling_known) {
         CleanClose clean{identity->device, identity->inode, identity->size,
                          identity->ctime_ns, 0, state->txid, state->rolling_checksum};
@@ -1126,6 +1143,7 @@ void Replicator::Close(int64_t timeout_ms) {
       (void)recorder_->Flush(true);
     }
   }
+  recorder_->Retire();
   sidecar_.Unlock();
 }
 

@@ -101,6 +101,7 @@ class Replicator final : public WalEvents {
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   bool MayDiscardWal(DiscardReason reason) override;
+  void LeavingExclusive() override;
   void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
 
   // Waits until the claim is settled: Ok, the refusal, or TIMEOUT.
@@ -181,6 +182,8 @@ class Replicator final : public WalEvents {
   std::atomic<bool> closed_{false};
   std::atomic<bool> unshipped_{false};
   int quiet_polls_ = 0;                 // the capture task's
+
+  std::mutex ending_mutex_;  // Stop() and Close(): one of them, once. Taken before all others.
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -51,6 +51,10 @@ class WalEvents {
   // False: the WAL holds something that could not be secured in time; the shim answers SQLITE_BUSY.
   virtual bool MayDiscardWal(DiscardReason reason) = 0;
 
+  // The database's EXCLUSIVE lock is about to be given up, after a close, a change of journal mode, or
+  // locking_mode=EXCLUSIVE: until this returns nobody else can have written.
+  virtual void LeavingExclusive() {}
+
   // A new WAL header (xWrite of 32 bytes at offset 0 of the -wal) is about to be written. Always after
   // a granted MayDiscardWal, or on a new or empty WAL.
   virtual void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) = 0;

@@ -333,6 +333,9 @@ int MainFile::Lock(int level) {
 }
 
 int MainFile::Unlock(int level) {
+  if (lock_level_ == SQLITE_LOCK_EXCLUSIVE && level < SQLITE_LOCK_EXCLUSIVE) {
+    if (WalEvents* const events = this->events()) Shielded([&] { events->LeavingExclusive(); });
+  }
   const int code = base_->xUnlock(real_, level);
   if (code == SQLITE_OK) lock_level_ = std::min(lock_level_, level);
   return code;
