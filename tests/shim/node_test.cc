@@ -1,5 +1,7 @@
 // A node lives from the first open to the last close; who comes while the host is at work waits;
 // our own handles on the database file take nothing away from SQLite.
+#include "vfs/shim/node_registry.h"
+
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
