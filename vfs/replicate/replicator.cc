@@ -784,6 +784,11 @@ void Replicator::BeforeWriteUnlock() {
 
 Status Replicator::Committed(std::optional<uint32_t> exclusive_commit_frame) {
   if (!exclusive_commit_frame) return Status::Ok();
+  if (settled_.load(std::memory_order_acquire) && refused_.load(std::memory_order_acquire)) {
+    // No WRITE lock that could have been refused: the commit is here, and its caller is told so.
+    const std::lock_guard lock(mutex_);
+    return refusal_;
+  }
   // Nobody else can be in the database; its WAL up to this frame is committed.
   std::array<std::byte, kWalHeaderSize> bytes;
   auto wal = File::Open(setup_.wal_path, O_RDONLY);
