@@ -420,7 +420,8 @@ TEST_F(StrangerTest, WhateverBothDoInWhateverOrderNothingIsLost) {
   for (int step = 0; step < 150 && !HasFailure(); ++step) {
     const uint32_t who = below(100);
     std::string sql = anything();
-    if (below(3) == 0) sql += ";" + anything();
+    // One statement with rows at most: an answer has one number of columns.
+    if (below(3) == 0) sql = "UPDATE t SET b = randomblob(700) WHERE id % 7 = 3; " + sql;
     if (who < 35) {
       script += "owner: " + sql + "\n";
       db.Ok(sql);
