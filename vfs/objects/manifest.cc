@@ -7,6 +7,8 @@
 #include <set>
 #include <utility>
 
+#include "vfs/base/bytes.h"
+#include "vfs/base/checksum.h"
 #include "vfs/objects/object_key.h"
 
 namespace guildlite {
@@ -77,6 +79,18 @@ std::string Hex16(uint64_t value) {
   std::string out(16, '0');
   for (size_t i = 16; i-- > 0; value >>= 4) out[i] = "0123456789abcdef"[value & 15];
   return out;
+}
+
+// --- The seal ---
+
+constexpr std::string_view kSealBegin = "{\n \"checksum\": \"";
+constexpr std::string_view kSealEnd = "\",\n";
+constexpr size_t kSealBytes = kSealBegin.size() + 16 + kSealEnd.size();
+
+bool IsSealed(std::string_view text) {
+  return text.size() > kSealBytes && text.starts_with(kSealBegin) &&
+         text.substr(kSealBegin.size(), 16) == Hex16(Hash64(AsBytes(text.substr(kSealBytes)))) &&
+         text.substr(kSealBegin.size() + 16).starts_with(kSealEnd);
 }
 
 // --- Encoding ---
@@ -376,7 +390,18 @@ std::string Manifest::Encode() const {
   out["session"] = Hex16(session.value);
   out["snapshots"] = ToJson(snapshots);
   out["tombstones"] = ToJson(tombstones);
-  return out.dump(1) + "\n";  // people read it with curl
+  return SealManifest(out.dump(1) + "\n");  // people read it with curl
+}
+
+std::string SealManifest(std::string_view object) {
+  if (!object.starts_with("{")) return {};
+  object.remove_prefix(1);
+  if (object.starts_with("\n")) object.remove_prefix(1);
+  std::string sealed(kSealBegin);
+  sealed += Hex16(Hash64(AsBytes(object)));
+  sealed += kSealEnd;
+  sealed += object;
+  return sealed;
 }
 
 Result<Manifest> Manifest::Decode(std::string_view text, std::string_view name) {
@@ -385,6 +410,13 @@ Result<Manifest> Manifest::Decode(std::string_view text, std::string_view name) 
     return Status(Tag::kChainBroken, std::string(name) + ": not a JSON object");
   }
   Members members(root);
+  members.Hex("checksum");
+  if (!members.error().empty() || !IsSealed(text)) {
+    return Status(Tag::kChainBroken,
+                  std::string(name) +
+                      ": checksum: it does not match what follows; bring back an earlier version "
+                      "of this object, or replicate to another url");
+  }
   Manifest manifest;
   manifest.format = members.Number("format");
   manifest.min_reader = members.Number("min_reader");

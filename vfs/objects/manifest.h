@@ -9,6 +9,8 @@
 //   4. A snapshot's txid <= usable_from; snapshots are ascending by usable_from; first_slot >= 1.
 //   5. Unknown fields of the same format are kept by readers that rewrite it, those inside of
 //      records too: none are dropped.
+//   6. Its second line holds the Hash64 of all that follows it, in every format: one wrong digit of
+//      a slot would otherwise make a restore end early, and be believed.
 //
 // Written as JSON, keys sorted, 64-bit numbers as fixed-width hex strings (JSON numbers lose bits).
 //
@@ -103,6 +105,9 @@ struct Manifest {
   // CHAIN_BROKEN for damage, FORMAT_TOO_NEW when min_reader is above ours.
   static Result<Manifest> Decode(std::string_view json, std::string_view name);
 };
+
+// Invariant 6 given to the text of a JSON object without `checksum`; "" where it is no object.
+std::string SealManifest(std::string_view object);
 
 struct ManifestAt {
   Manifest manifest;
