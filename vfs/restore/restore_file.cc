@@ -192,7 +192,11 @@ Status RestoreFile::Publish(const std::string& path) {
   // leftover. Then this one fails, and one of the two had to.
   file_.Close();
   if (const int error = LinkOrRename(temp_path_, path); error != 0) {
-    if (error == EEXIST) return CheckNothingAt(path);
+    if (error == EEXIST) {
+      const Status exists = CheckNothingAt(path);
+      if (!exists.ok()) return exists;
+      return Status(Tag::kExists, path + " existed a moment ago; try again", true);
+    }
     if (error == ENOENT) {
       return Status(Tag::kLocalIo, "restore to " + path + ": another restore to it is running",
                     true);

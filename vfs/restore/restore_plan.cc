@@ -403,7 +403,7 @@ class Planner {
     if (history_.snapshot_lost) return std::optional<RestorePlan>();
 
     next_ = Slot(snapshot_.first_slot.value + log_.entries.size());
-    if (whole_log_) beyond_ = SlotBeyond(manifest_, next_);
+    if (whole_log_) beyond_ = std::max(SlotBeyond(manifest_, next_), log_.beyond);
     if (history_.tip < snapshot_.usable_from) {
       if (!whole_log_) return std::optional<RestorePlan>();
       return Status(Tag::kChainBroken, LogKey(next_) + ": missing; snapshot " + snapshot_.key +
@@ -529,9 +529,9 @@ class Planner {
   }
 
   Status Hole() const {
-    return Status(Tag::kChainBroken, LogKey(next_) + ": missing, but the manifest names " +
-                                         LogKey(*beyond_) + " after it; points up to txid " +
-                                         Number(history_.tip) + " can still be restored by number");
+    return Status(Tag::kChainBroken, LogKey(next_) + ": missing, but there is " + LogKey(*beyond_) +
+                                         " after it; points up to txid " + Number(history_.tip) +
+                                         " can still be restored by number");
   }
 
   RestorePlan PlanFor(const Point& point) const {

@@ -12,9 +12,9 @@
 //      checksum (its transaction's, a HEAL_END's, or the snapshot's own), not inside a heal.
 //   3. O(objects): of transactions inside an object nothing is asked but where the answer lies, or
 //      where an object ends in a transaction that is not a restore point.
-//   4. What is missing is never taken for the end: a manifest that names a slot behind the tip of
-//   the
-//      walk proves a hole (CHAIN_BROKEN), unless the target is certain without what is behind it.
+//   4. What is missing is never taken for the end: a slot behind the tip of the walk, in the store
+//      or named by the manifest, proves a hole (CHAIN_BROKEN), unless the target is certain without
+//      what is behind it.
 #pragma once
 
 #include <cstdint>
@@ -87,6 +87,8 @@ struct WalkedLog {
   std::span<const LogEntry> entries;
   // The transactions inside an entry, as its metas tell them, unproven: applying them proves them.
   std::function<Result<std::vector<Transaction>>(const LogEntry&)> transactions;
+  // A slot behind the tip of the walk that was seen in the store: the tip is a hole.
+  std::optional<Slot> beyond;
 };
 
 // `manifest` as read *before* the walk: slots it names must have been walked. nullopt: the target's

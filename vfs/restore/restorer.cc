@@ -257,6 +257,7 @@ class Restoration {
 
     for (const SnapshotRecord& snapshot : *snapshots) {
       LogWalk walk;
+      std::optional<Slot> beyond;
       const bool needs_log = NeedsLog(manifest, snapshot, target_);
       if (needs_log) {
         auto walked = WalkLog(store_, lineage_, snapshot.first_slot,
@@ -266,9 +267,12 @@ class Restoration {
           return walked.status().Context("restore from " + store_.Describe());
         }
         walk = *std::move(walked);
+        auto seen = SeenBeyond(walk.next);
+        if (!seen.ok()) return Missing(seen.status(), snapshot, needs_log);
+        beyond = *seen;
       }
       const WalkedLog log{walk.entries,
-                          [this](const LogEntry& entry) { return TransactionsOf(entry); }};
+                          [this](const LogEntry& entry) { return TransactionsOf(entry); }, beyond};
       auto plan = PlanRestore(manifest, snapshot, log, target_);
       if (!plan.ok()) return Missing(plan.status(), snapshot, needs_log);
       if (!*plan) continue;
@@ -277,6 +281,23 @@ class Restoration {
       return std::optional(*report);
     }
     return NoPlan(manifest, target_).Context("restore from " + store_.Describe());
+  }
+
+  // Whether the tip is one: the slot behind it is written only once the tip is acknowledged, so to
+  // see it without the tip proves that the tip was lost. (A run of slots that are lost up to the
+  // last one looks like an older store.)
+  Result<std::optional<Slot>> SeenBeyond(Slot tip) {
+    constexpr ByteRange kFirstByte{0, 1};
+    const auto behind = store_.Get(LogKey(tip.Next()), kFirstByte);
+    if (behind.status().tag() == Tag::kNotFound) return std::optional<Slot>();
+    if (!behind.ok()) return behind.status();
+    const auto again = store_.Get(LogKey(tip), kFirstByte);
+    if (again.ok()) return std::optional<Slot>();  // written since the walk
+    if (again.status().tag() != Tag::kNotFound) return again.status();
+    const auto now = ReadManifest(store_);
+    if (!now.ok()) return now.status();
+    if (now->manifest.floor > tip) return std::optional<Slot>();  // written and retired since
+    return std::optional(tip.Next());
   }
 
   // An object is gone: retired under us, or lost (invariant 5). Other errors pass.
