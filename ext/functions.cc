@@ -12,6 +12,8 @@
 #include "ext/values.h"
 #include "vfs/base/file_io.h"
 #include "vfs/format/segment_format.h"
+#include "vfs/objects/manifest.h"
+#include "vfs/replicate/sidecar.h"
 #include "vfs/restore/restorer.h"
 #include "vfs/shim/engine.h"
 #include "vfs/shim/register.h"
@@ -70,6 +72,28 @@ Status Version(sqlite3_context* context, int, Arguments) {
   return Status::Ok();
 }
 
+// What is wrong with a store is better known before a database is changed for its sake. What may
+// pass is left to those who wait for it.
+Status CheckStore(ObjectStore& store) {
+  const Status status = ReadManifest(store).status();
+  return status.tag() == Tag::kNotFound || status.retryable() ? Status::Ok() : status;
+}
+
+// Whether a store's answer is no, and not merely none yet.
+bool IsRefusal(Tag tag) {
+  switch (tag) {
+    case Tag::kStoreDenied:
+    case Tag::kStoreUnsafe:
+    case Tag::kNoBucket:
+    case Tag::kPrefixClash:
+    case Tag::kFormatTooNew:
+    case Tag::kChainBroken:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   sqlite3* const db = sqlite3_context_db_handle(context);
   GUILDLITE_RETURN_IF_ERROR(OutsideTransaction(context, "replication_start"));
@@ -97,15 +121,19 @@ Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   // Checked before anything is changed.
   auto options = ApplyOptionsJson(Options(), json->value_or(""));
   if (!options.ok()) return options.status();
-  if (auto store = engine.OpenForReading(**url); !store.ok()) return store.status();
+  auto store = engine.OpenForReading(**url);
+  if (!store.ok()) return store.status();
   std::string mode;
   GUILDLITE_RETURN_IF_ERROR(Run(db, "PRAGMA main.journal_mode", &mode));
+  const std::string mode_before = mode;
+  const bool known_before = engine.UrlOf(db).ok();
   if (mode != "wal") {
     if (!options->wal) {
       return Status(Tag::kBadArgument, std::string(file) + " is in journal mode " + mode +
                                            " and \"wal\":false was given; only WAL mode can be "
                                            "replicated");
     }
+    GUILDLITE_RETURN_IF_ERROR(CheckStore(**store));
     GUILDLITE_RETURN_IF_ERROR(Run(db, "PRAGMA main.journal_mode=WAL", &mode));
     if (mode != "wal") {
       return Status(Tag::kBusy,
@@ -117,7 +145,19 @@ Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   // Opens the WAL and maps its index: the scan and the claim look there.
   GUILDLITE_RETURN_IF_ERROR(Run(db, "SELECT count(*) FROM main.sqlite_schema", nullptr));
   auto position = engine.Start(db, **url, json->value_or(""));
-  if (!position.ok()) return position.status();
+  if (!position.ok()) {
+    // What was refused must not be tried again by the next open.
+    if (!known_before && IsRefusal(position.status().tag())) {
+      const Status forgotten = Sidecar(std::string(file) + "-guildlite").ForgetState();
+      if (!forgotten.ok()) return forgotten.Context(position.status().message());
+    }
+    // Back to what it was, unless replication is remembered: then it goes on at the next open.
+    // Where others use the database by now it stays in WAL mode, which harms nobody.
+    if (mode_before != mode && !engine.UrlOf(db).ok()) {
+      static_cast<void>(Run(db, ("PRAGMA main.journal_mode=" + mode_before).c_str(), nullptr));
+    }
+    return position.status();
+  }
   SetText(context, position->ToString());
   return Status::Ok();
 }
