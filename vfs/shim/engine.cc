@@ -100,7 +100,12 @@ Status Engine::FirstOpened(Node& node) {
     }
     // Configuration given now may take over; what the folder remembers of the same url is resumed.
     const Status s = Replicate(node, path, options, true);
-    if (s.ok() || s.tag() == Tag::kOwned) return Status::Ok();
+    if (s.ok()) return s;
+    if (s.tag() == Tag::kOwned) {
+      // Its owner captures what is written here.
+      Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated by this process: " + s.message());
+      return Status::Ok();
+    }
     return refused(s);
   }
   if (!remembered || !node.writable() || !FileExists(path)) return Status::Ok();
