@@ -273,6 +273,16 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
     if (!published) return done;
     const bool same = state_.mark_valid && state_.mark.salt1 == published->salt1 &&
                       state_.mark.salt2 == published->salt2;
+    if (closed_over_ && published->max_frame == 0) {
+      // The -wal is another one than the one given up: WAL mode again, after another journal mode
+      // whose writes left no frames. While the close itself is under way it is still the same.
+      const auto wal = IdentityOf(wal_path_);
+      if (wal.ok() && closed_wal_ && !(*wal == *closed_wal_)) {
+        closed_over_ = false;
+        BeginHealLocked("the database left WAL mode and came back");
+        continue;
+      }
+    }
     if (published->max_frame == 0 && any_generation_) {
       // A scan begins on an empty WAL: the first frames to come follow what it reads. Which salts they
       // will have is known if the index has some; a WAL yet to be created gets random ones
@@ -447,7 +457,10 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
     if (t->txid == skip_->first) {
       const bool same = t->history_hash == skip_->second;
       skip_.reset();
-      if (!same) diverged_ = "the log holds other transactions than this database's WAL";
+      if (!same) {
+        log_ahead_ = true;
+        Drop("the log holds other transactions than this database's WAL");
+      }
     }
     return Status::Ok();
   }
@@ -537,7 +550,11 @@ bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
   }
   // Local commits never fail for replication's sake: what cannot be secured is healed later, loudly.
   if (const Status s = SecureLocked(); !s.ok()) Drop(s.message());
-  if (closing) closed_over_ = true;
+  if (closing) {
+    closed_over_ = true;
+    closed_wal_.reset();
+    if (auto wal = IdentityOf(wal_path_); wal.ok()) closed_wal_ = *wal;
+  }
   if (closing && published_().has_value()) closing_.store(true, std::memory_order_relaxed);
   granted_.store(!closed_over_ && published_().has_value(), std::memory_order_relaxed);
   Unlock();
@@ -545,7 +562,17 @@ bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
 }
 
 // On every commit, on the application's thread: no mutex unless a gate was passed.
-void Recorder::WriteLockTaken() { granted_.store(false, std::memory_order_relaxed); }
+void Recorder::WriteLockTaken() {
+  granted_.store(false, std::memory_order_relaxed);
+  if (!closed_over_) return;
+  // The close did not come about: the same generation goes on.
+  const Guard guard(*this);
+  const auto published = published_();
+  if (published && state_.mark_valid && published->salt1 == state_.mark.salt1 &&
+      published->salt2 == state_.mark.salt2 && published->max_frame != 0) {
+    closed_over_ = false;
+  }
+}
 
 void Recorder::WriteLockReleasing() {
   if (!granted_.exchange(false, std::memory_order_relaxed)) return;
@@ -707,6 +734,14 @@ uint32_t Recorder::FilePages() {
     state_.page_size = size;
     state_.free_pages = LoadBig32(head.data() + 36);
   }
+  std::array<std::byte, 18> head;
+  if (auto n = database_->ReadAt(0, head); n.ok() && *n == head.size()) {
+    const uint32_t now = LoadBig16(head.data() + 16) == 1 ? 65536 : LoadBig16(head.data() + 16);
+    if (IsValidPageSize(now) && now != state_.page_size) {
+      diverged_ = "the page size of the database changed from " + std::to_string(state_.page_size) +
+                  " to " + std::to_string(now);
+    }
+  }
   auto bytes = database_->Size();
   if (!bytes.ok()) return 0;
   return static_cast<uint32_t>((*bytes + state_.page_size - 1) / state_.page_size);
@@ -751,6 +786,11 @@ void Recorder::BeginHealLocked(std::string why) {
     // Nothing was established yet: begin again, from the generation that follows.
     any_generation_ = true;
     BeginScanLocked(ScanKind::kFirst);
+    return;
+  }
+  if (skip_) {
+    // The log holds transactions that were never seen here: what follows them cannot be numbered.
+    Drop(why.empty() ? "the log holds more than the WAL does" : why);
     return;
   }
   SealOpen();
@@ -983,6 +1023,7 @@ Status Recorder::EmitHealPages(const std::vector<PageEntry>& entries,
 void Recorder::Drop(std::string why) {
   if (dropped_) return;
   dropped_ = true;
+  if (std::exchange(skip_, std::nullopt)) log_ahead_ = true;
   warning_ = why + "; restore points since txid " +
              std::to_string(spool_.pending().empty() ? state_.txid.value
                                                      : spool_.pending().front()->first.value) +
@@ -1008,7 +1049,8 @@ void Recorder::RestartFrom(const CapturedState& log_state, bool same_history) {
   markers_.clear();
   skip_.reset();
   writer_.reset();
-  if (!same_history) table_ = PageTable();
+  if (!same_history || std::exchange(log_ahead_, false)) table_ = PageTable();
+  log_ahead_ = false;
   for (uint32_t p = 1; p <= table_.pages(); ++p) {
     const bool doubtful = p <= unacknowledged_.size() && unacknowledged_[p - 1];
     if (doubtful && Pgno(p) != LockPage(state_.page_size)) table_.Set(Pgno(p), 0);
@@ -1091,6 +1133,11 @@ bool Recorder::healing() {
 bool Recorder::unsettled() {
   const Guard guard(*this);
   return healing_ || dropped_ || !markers_.empty();
+}
+
+bool Recorder::left_wal() {
+  const Guard guard(*this);
+  return closed_over_ && !published_();
 }
 
 RecorderCounters Recorder::counters() {

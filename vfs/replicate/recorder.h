@@ -175,6 +175,8 @@ class Recorder {
   bool healing();
   // The same, until the log has the heal's end.
   bool unsettled();
+  // The database left WAL mode and nothing tells yet whether it is back: commits are not captured.
+  bool left_wal();
   // Not empty: the WAL went back behind what was captured (SQLite's ROLLBACK TO bug followed by a
   // crash, or somebody put an older WAL in place). Nothing is captured any more.
   std::string diverged();
@@ -261,7 +263,9 @@ class Recorder {
   bool any_generation_ = false;      // the next generation is taken as it is: a scan covers what was before
   std::optional<WalLink> link_;
   std::optional<FileIdentity> unchanged_;  // of the database, while it alone is what was captured
-  bool closed_over_ = false;         // the WAL was given up by a close: nothing links over that
+  std::atomic<bool> closed_over_{false};   // the WAL was given up by a close: nothing links over that
+  std::optional<FileIdentity> closed_wal_;  // the -wal then
+  bool log_ahead_ = false;           // dropped while the log held more than the table knows of
   PageTable table_;
   Txid table_header_;
   bool table_must_flush_ = false;    // transactions were captured that no spool batch holds

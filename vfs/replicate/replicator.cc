@@ -815,7 +815,11 @@ bool Replicator::MayDiscardWal(DiscardReason reason) {
     // refusal, the database goes on as if we were not here.
     return settled_.load() || unshipped_.load();
   }
-  return recorder_->SecureForDiscard(kGateWaitMs, reason == DiscardReason::kClose);
+  const bool closing = reason == DiscardReason::kClose;
+  const bool granted = recorder_->SecureForDiscard(kGateWaitMs, closing);
+  // An index on the heap goes with its WAL; what was last published says nothing any more.
+  if (closing && granted) exclusive_.store(false);
+  return granted;
 }
 
 void Replicator::LeavingExclusive() {
@@ -848,11 +852,7 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
     Wake(snapshotter_.get());
     Wake(shipper_.get());
   }
-  if (const std::string why = recorder_->diverged(); !why.empty()) {
-    Refuse(Status(Tag::kDiverged,
-                  why + "; restore the newest state with snapshot_restore() to a new file"));
-    return Task::kIdle;
-  }
+  if (RefuseIfDiverged()) return Task::kIdle;
   if (*n != 0) {
     quiet_polls_ = 0;
     polling_.store(true);
@@ -898,7 +898,21 @@ std::optional<Position> Replicator::durable_position() {
   return PositionOf(*durable);
 }
 
-Status Replicator::Sync(int64_t timeout_ms) {
+Status Replicator::Sync(int64_t timeout_ms) { return Flush(timeout_ms, false); }
+
+bool Replicator::RefuseIfDiverged() {
+  const std::string why = recorder_->diverged();
+  if (why.empty()) return false;
+  if (!refused_.load()) {
+    Refuse(Status(Tag::kDiverged,
+                  why + "; restore the newest state with snapshot_restore() to a new file"));
+  }
+  return true;
+}
+
+// `closing`: the WAL is gone because the last connection closes, not because another journal mode is
+// in use.
+Status Replicator::Flush(int64_t timeout_ms, bool closing) {
   if (timeout_ms == 0) {
     if (recording_.load()) {
       shipper_->Hurry();
@@ -916,8 +930,8 @@ Status Replicator::Sync(int64_t timeout_ms) {
   Wake(shipper_.get());
   const bool done =
       shipper_->WaitUntil(std::max<int64_t>(0, deadline - setup_.clock->MonotonicMs()), [&] {
-        if (refused_.load()) return true;
-        if (recorder_->unsettled()) return false;
+        if (refused_.load() || RefuseIfDiverged()) return true;
+        if (recorder_->unsettled() || (!closing && recorder_->left_wal())) return false;
         if (shipper_->epoch() != epoch) {
           // The queue was dropped: a heal brought its content into the log under other numbers.
           epoch = shipper_->epoch();
@@ -1068,6 +1082,7 @@ ReplicationStatus Replicator::status() {
 // Everything published is durable.
 bool Replicator::Flushed() {
   if (!recorder_->CatchUp(UINT64_MAX).ok() || recorder_->Behind()) return false;
+  if (!recorder_->diverged().empty()) return false;
   const Txid captured = recorder_->captured().txid;
   const auto durable = shipper_->durable();
   return durable && durable->txid >= captured && !recorder_->unsettled();
@@ -1120,7 +1135,7 @@ void Replicator::Close(int64_t timeout_ms) {
   if (closed_.load()) return;
   // Flushed in any state: an unfinished first scan or heal may well end in time.
   if (recording_.load() && settled_.load() && !refused_.load() && !Flushed()) {
-    (void)Sync(std::max<int64_t>(timeout_ms, 1));
+    (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
   }
   RemoveTasks();
   if (recording_.exchange(false) && !recorder_->healing()) {

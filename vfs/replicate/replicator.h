@@ -153,6 +153,8 @@ class Replicator final : public WalEvents {
   Position PositionOf(const CapturedState& state);
   Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
   bool Flushed();
+  Status Flush(int64_t timeout_ms, bool closing);
+  bool RefuseIfDiverged();
   void RemoveTasks();
   void Wake(Task* task) { setup_.pool->Wake(task); }
 

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 
 #include "guildlite/clock.h"
@@ -95,8 +97,11 @@ Status Engine::FirstOpened(Node& node) {
                                   "; give each its own url, with {name}"));
       }
     }
-    if (!FileExists(path)) {
-      if (Status s = PutInPlace(path, options); !s.ok()) return refused(s);
+    const auto found = IdentityOf(path);
+    // The host may have created the file a moment ago: 0 bytes are as good as none.
+    const bool placeholder = found.ok() && found->size == 0 && !FileExists(node.wal_path());
+    if (!found.ok() || placeholder) {
+      if (Status s = PutInPlace(path, options, placeholder); !s.ok()) return refused(s);
     }
     // Configuration given now may take over; what the folder remembers of the same url is resumed.
     const Status s = Replicate(node, path, options, true);
@@ -117,25 +122,33 @@ Status Engine::FirstOpened(Node& node) {
 }
 
 // A database that is missing locally: from the store if it has one, else a new file.
-Status Engine::PutInPlace(const std::string& path, const Options& options) {
+Status Engine::PutInPlace(const std::string& path, const Options& options, bool placeholder) {
   auto store = OpenStore(options.url, SystemClock(), SystemRandom());
   if (!store.ok()) return store.status();
   auto manifest = ReadManifest(**store);
   if (manifest.ok()) {
     if (options.restore != "if_missing") {
       return Status(Tag::kRestoreNeeded,
-                    path + " does not exist but " + options.url +
+                    path + " is missing or empty but " + options.url +
                         " holds a backup, and restore=never; restore it with snapshot_restore()");
     }
     RestoreSettings settings;
     settings.random = &SystemRandom();
-    auto report = Restore(**store, path, RestoreTarget(), settings);
+    // Over a placeholder by rename: whoever opens the name sees the empty file or all of the restore.
+    const std::string target = placeholder ? path + "-guildlite-restored" : path;
+    if (placeholder) GUILDLITE_RETURN_IF_ERROR(RemoveFile(target));
+    auto report = Restore(**store, target, RestoreTarget(), settings);
     if (!report.ok()) return report.status().Context("restore " + path);
+    if (placeholder) {
+      if (::rename(target.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "rename to", path);
+      GUILDLITE_RETURN_IF_ERROR(SyncDirectory(DirectoryOf(path)));
+    }
     Log(LogLevel::kWarn, "RESTORED", path,
-        "the file was missing; restored " + report->position.ToString() + " from " + options.url);
+        "the file was missing or empty; restored " + report->position.ToString() + " from " + options.url);
     return Status::Ok();
   }
   if (manifest.status().tag() != Tag::kNotFound) return manifest.status();
+  if (placeholder) return Status::Ok();
   // Proven empty. The base VFS would create the file a moment later; the sidecar needs its inode now.
   auto created = File::Open(path, O_RDWR | O_CREAT, 0644);
   return created.ok() ? Status::Ok() : created.status();

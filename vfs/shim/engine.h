@@ -70,7 +70,7 @@ class Engine final : public ShimHost {
   ~Engine() override;
 
   Status Replicate(Node& node, const std::string& path, Options options, bool asked);
-  Status PutInPlace(const std::string& path, const Options& options);
+  Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
 
   WorkerPool pool_;
   StrangerWatch watch_;
