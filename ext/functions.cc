@@ -41,8 +41,8 @@ void Call(sqlite3_context* context, int argc, Arguments argv) noexcept {
 
 Status OutsideTransaction(sqlite3_context* context, std::string_view function) {
   if (sqlite3_get_autocommit(sqlite3_context_db_handle(context)) != 0) return Status::Ok();
-  return Status(Tag::kInTransaction, std::string(function) +
-                                         "() inside a transaction: COMMIT or ROLLBACK first");
+  return Status(Tag::kInTransaction,
+                std::string(function) + "() inside a transaction: COMMIT or ROLLBACK first");
 }
 
 Status Run(sqlite3* db, const char* sql, std::string* first_column) {
@@ -57,9 +57,9 @@ Status Run(sqlite3* db, const char* sql, std::string* first_column) {
   const int final_rc = sqlite3_finalize(statement);
   if (rc == SQLITE_DONE && final_rc == SQLITE_OK) return Status::Ok();
   const Tag tag = (rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED ? Tag::kBusy
-                  : (rc & 0xff) == SQLITE_FULL                              ? Tag::kDiskFull
-                  : (rc & 0xff) == SQLITE_IOERR                             ? Tag::kLocalIo
-                                                                            : Tag::kBadArgument;
+                  : (rc & 0xff) == SQLITE_FULL                               ? Tag::kDiskFull
+                  : (rc & 0xff) == SQLITE_IOERR                              ? Tag::kLocalIo
+                                                                             : Tag::kBadArgument;
   return Status(tag, std::string(sql) + ": " + message, tag == Tag::kBusy);
 }
 
@@ -170,7 +170,8 @@ Status ReplicationStop(sqlite3_context* context, int argc, Arguments argv) {
   auto found = Engine::Get().Find(db);
   if (!found.ok()) return found.status();
   GUILDLITE_RETURN_IF_ERROR(Engine::Get().Stop(db, *timeout));
-  if (const auto position = found->replicator->durable_position()) SetText(context, position->ToString());
+  if (const auto position = found->replicator->durable_position())
+    SetText(context, position->ToString());
   return Status::Ok();
 }
 
@@ -338,9 +339,9 @@ Status SqliteCheck(const std::string& path, RestoreCheck check) {
   std::string answer;
   Status status;
   if (rc == SQLITE_OK) {
-    status = Run(db,
-                 check == RestoreCheck::kFull ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)",
-                 &answer);
+    status = Run(
+        db, check == RestoreCheck::kFull ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)",
+        &answer);
   } else {
     status = Status(Tag::kChainBroken, sqlite3_errmsg(db));
   }
@@ -421,8 +422,7 @@ Status SnapshotVerify(sqlite3_context* context, int argc, Arguments argv) {
   if (!store.ok()) return store.status();
   // Beside the database, where there is room for one; else where temporary files go.
   const char* const file = sqlite3_db_filename(db, "main");
-  const std::string directory =
-      file && *file ? DirectoryOf(file) : std::string(P_tmpdir);
+  const std::string directory = file && *file ? DirectoryOf(file) : std::string(P_tmpdir);
   const auto replicator = Engine::Get().ShippingTo(source_url);
   if (replicator) {
     GUILDLITE_RETURN_IF_ERROR(
@@ -442,8 +442,8 @@ Status GuildShardFunction(sqlite3_context* context, int argc, Arguments argv) {
     if (sqlite3_value_type(argv[i]) == SQLITE_NULL) return Status::Ok();  // NULL in, NULL out
   }
   const auto bad = [](std::string_view why) {
-    return Status(Tag::kBadId, "guild_shard(): a guild id is TEXT or INTEGER, 1 to 2^64-1" +
-                                   std::string(why));
+    return Status(Tag::kBadId,
+                  "guild_shard(): a guild id is TEXT or INTEGER, 1 to 2^64-1" + std::string(why));
   };
   uint64_t id = 0;
   switch (sqlite3_value_type(argv[0])) {
@@ -455,22 +455,23 @@ Status GuildShardFunction(sqlite3_context* context, int argc, Arguments argv) {
     }
     case SQLITE_TEXT: {
       const auto* text = reinterpret_cast<const char*>(sqlite3_value_text(argv[0]));
-      const auto parsed = ParseSnowflake(
-          {text ? text : "", static_cast<size_t>(sqlite3_value_bytes(argv[0]))});
+      const auto parsed =
+          ParseSnowflake({text ? text : "", static_cast<size_t>(sqlite3_value_bytes(argv[0]))});
       if (!parsed) return bad(", decimal digits only");
       id = *parsed;
       break;
     }
     case SQLITE_FLOAT:
-      return bad("; this is a REAL: a JavaScript number has already lost bits, pass a string or a "
-                 "BigInt");
+      return bad(
+          "; this is a REAL: a JavaScript number has already lost bits, pass a string or a "
+          "BigInt");
     default:
       return bad("");
   }
   auto shards = IntegerArgument(argc, argv, 1, "guild_shard(): shards", 1, 1, 1'000'000);
   if (!shards.ok()) return shards.status();
-  sqlite3_result_int64(context, static_cast<sqlite3_int64>(
-                                    GuildShard(id, static_cast<uint64_t>(*shards))));
+  sqlite3_result_int64(context,
+                       static_cast<sqlite3_int64>(GuildShard(id, static_cast<uint64_t>(*shards))));
   return Status::Ok();
 }
 

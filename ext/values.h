@@ -45,9 +45,8 @@ inline Result<std::optional<std::string>> TextArgument(int argc, sqlite3_value**
 }
 
 // An INTEGER, or a REAL without a fraction, within [least, most].
-inline Result<int64_t> IntegerArgument(int argc, sqlite3_value** argv, int i,
-                                       std::string_view name, int64_t otherwise, int64_t least,
-                                       int64_t most) {
+inline Result<int64_t> IntegerArgument(int argc, sqlite3_value** argv, int i, std::string_view name,
+                                       int64_t otherwise, int64_t least, int64_t most) {
   if (i >= argc || sqlite3_value_type(argv[i]) == SQLITE_NULL) return otherwise;
   const auto bad = [&] {
     return Status(Tag::kBadArgument, std::string(name) + " must be a whole number from " +

@@ -1,5 +1,6 @@
-// The only sources of time and of randomness. Both come in by constructor, so that the protocol runs
-// in tests and in a simulator with time and chance of their choosing. scripts/tidy bans the others.
+// The only sources of time and of randomness. Both come in by constructor, so that the protocol
+// runs in tests and in a simulator with time and chance of their choosing. scripts/tidy bans the
+// others.
 #pragma once
 
 #include <condition_variable>

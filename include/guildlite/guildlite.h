@@ -2,7 +2,8 @@
 ** The C entry points of guildlite.so, a SQLite loadable extension.
 **
 ** Loading it ("SELECT load_extension('./guildlite')", sqlite3_load_extension(), db.loadExtension())
-** registers the VFS "guildlite" as the default, brings the SQL functions and tables to this connection
+** registers the VFS "guildlite" as the default, brings the SQL functions and tables to this
+*connection
 ** and to every later one of the process, and adopts this connection. The module stays loaded
 ** (SQLITE_OK_LOAD_PERMANENTLY). Nothing is replicated until asked for.
 **

@@ -1,9 +1,9 @@
 // Status and Result: how every expected trouble travels.
 //
-// A Status is a tag from the closed list below plus a message that says what was being done to what,
-// and what to do. Tags are part of the public surface (they open every error message and never change
-// their meaning); vfs/shim/boundary.h alone turns them into SQLite codes. The last group is internal:
-// those never reach a user; whoever receives one decides what it means there.
+// A Status is a tag from the closed list below plus a message that says what was being done to
+// what, and what to do. Tags are part of the public surface (they open every error message and
+// never change their meaning); vfs/shim/boundary.h alone turns them into SQLite codes. The last
+// group is internal: those never reach a user; whoever receives one decides what it means there.
 #pragma once
 
 #include <cassert>
@@ -96,15 +96,24 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}                                // NOLINT
+  Result(T value) : value_(std::move(value)) {}                                  // NOLINT
   Result(Status status) : status_(std::move(status)) { assert(!status_.ok()); }  // NOLINT
   Result(Tag tag, std::string message) : status_(tag, std::move(message)) {}
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
-  T& value() & { assert(ok()); return *value_; }
-  const T& value() const& { assert(ok()); return *value_; }
-  T&& value() && { assert(ok()); return *std::move(value_); }
+  T& value() & {
+    assert(ok());
+    return *value_;
+  }
+  const T& value() const& {
+    assert(ok());
+    return *value_;
+  }
+  T&& value() && {
+    assert(ok());
+    return *std::move(value_);
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }

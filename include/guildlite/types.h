@@ -42,7 +42,8 @@ constexpr Pgno LockPage(uint32_t page_size) { return Pgno(0x40000000u / page_siz
 constexpr bool IsValidPageSize(uint32_t n) { return n >= 512 && n <= 65536 && (n & (n - 1)) == 0; }
 
 // A point in a WAL file: everything up to and including `frame` (1-based; 0 = right after the
-// header), with the cumulative checksum there. See "The WAL File Format", sqlite.org/walformat.html.
+// header), with the cumulative checksum there. See "The WAL File Format",
+// sqlite.org/walformat.html.
 struct WalMark {
   uint32_t salt1 = 0;
   uint32_t salt2 = 0;

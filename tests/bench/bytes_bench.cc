@@ -1,7 +1,8 @@
-// Bytes shipped for one-row transactions, one object each, on a moderation-bot-like table of 200,000
-// rows with two indices (a log of moderated messages: ids, times, a sentence of a vocabulary where few
-// words are common and most are rare), against every changed page compressed by itself with LZ4 (what a file of
-// page-wise compressed transactions takes: 131 bytes a file and 10 a page besides).
+// Bytes shipped for one-row transactions, one object each, on a moderation-bot-like table of
+// 200,000 rows with two indices (a log of moderated messages: ids, times, a sentence of a
+// vocabulary where few words are common and most are rare), against every changed page compressed
+// by itself with LZ4 (what a file of page-wise compressed transactions takes: 131 bytes a file and
+// 10 a page besides).
 
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
@@ -33,9 +34,9 @@ void Exec(sqlite3* db, const char* sql) {
 class Sentences {
  public:
   explicit Sentences(std::mt19937_64& random) : random_(random) {
-    static constexpr const char* kSyllables[] = {"ba", "con", "der", "el", "fri", "gu", "han", "il",
-                                                 "ju", "ka", "lo", "men", "no", "op", "per", "qua",
-                                                 "ri", "sta", "tu", "un", "ver", "wo", "xi", "yo"};
+    static constexpr const char* kSyllables[] = {
+        "ba", "con", "der", "el",  "fri", "gu",  "han", "il", "ju",  "ka", "lo", "men",
+        "no", "op",  "per", "qua", "ri",  "sta", "tu",  "un", "ver", "wo", "xi", "yo"};
     for (int w = 0; w < 5000; ++w) {
       std::string word;
       for (uint64_t n = 1 + random_() % 4; n > 0; --n) word += kSyllables[random_() % 24];

@@ -1,6 +1,6 @@
 // What replication costs a writer: commit rate, WAL size and WAL resets with and without, paired in
-// one run (machines are noisy; the ratio of neighbours is not), and what it costs in memory, threads
-// and descriptors.
+// one run (machines are noisy; the ratio of neighbours is not), and what it costs in memory,
+// threads and descriptors.
 
 #include <benchmark/benchmark.h>
 
@@ -49,8 +49,8 @@ void Paired(benchmark::State& state, const WorkerRun& base, int pairs) {
   state.counters["max_us"] = last.max_us;
   state.counters["gate_helped"] = static_cast<double>(last.gate_helped);
   state.counters["gate_refused"] = static_cast<double>(last.gate_refused);
-  state.counters["no_base_share"] =
-      static_cast<double>(last.pages_without_base) / static_cast<double>(std::max<int64_t>(1, last.pages));
+  state.counters["no_base_share"] = static_cast<double>(last.pages_without_base) /
+                                    static_cast<double>(std::max<int64_t>(1, last.pages));
   state.counters["idle_switches_5s"] = static_cast<double>(last.idle_switches);
 }
 

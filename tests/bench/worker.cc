@@ -109,12 +109,11 @@ void Work(const WorkerRun& run) {
     Exec(db,
          "CREATE TABLE m(id INTEGER PRIMARY KEY, guild TEXT, author TEXT, at INT, body TEXT);"
          "CREATE INDEX m_guild ON m(guild, at); CREATE INDEX m_author ON m(author)");
-    Exec(db,
-         "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i < " +
-             std::to_string(run.rows) +
-             ") INSERT INTO m SELECT i, CAST(100000000000000000 + (i*7919 % 400) AS TEXT), "
-             "CAST(200000000000000000 + (i*104729 % 20000) AS TEXT), 1700000000 + i, "
-             "'message ' || hex(randomblob(20 + i % 40)) FROM c");
+    Exec(db, "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i < " +
+                 std::to_string(run.rows) +
+                 ") INSERT INTO m SELECT i, CAST(100000000000000000 + (i*7919 % 400) AS TEXT), "
+                 "CAST(200000000000000000 + (i*104729 % 20000) AS TEXT), 1700000000 + i, "
+                 "'message ' || hex(randomblob(20 + i % 40)) FROM c");
   } else {
     Exec(db, "CREATE TABLE k(id INTEGER PRIMARY KEY, n INT, t TEXT)");
     Exec(db,
@@ -155,8 +154,8 @@ void Work(const WorkerRun& run) {
   const auto start = Steady::now();
   for (int64_t i = 0; i < run.commits; ++i) {
     if (run.rate_per_s != 0) {
-      std::this_thread::sleep_until(start + std::chrono::nanoseconds(i * 1000000000 /
-                                                                     run.rate_per_s));
+      std::this_thread::sleep_until(start +
+                                    std::chrono::nanoseconds(i * 1000000000 / run.rate_per_s));
     }
     const auto before = Steady::now();
     sqlite3_bind_int64(statement, 1, static_cast<int64_t>(random() >> 2));
@@ -196,16 +195,16 @@ void Work(const WorkerRun& run) {
   sqlite3_finalize(statement);
   sqlite3_close(db);
   fs::remove_all(directory);
-  std::printf("%.9g %.9g %lld %lld %.9g %.9g %.9g %lld %lld %lld %lld %lld %lld %lld %lld %lld %.9g %lld\n",
-              result.seconds, result.commits_per_s, static_cast<long long>(result.wal_bytes_max),
-              static_cast<long long>(result.wal_resets), result.p50_us, result.p99_us,
-              result.max_us, static_cast<long long>(result.rss_kb),
-              static_cast<long long>(result.threads), static_cast<long long>(result.descriptors),
-              static_cast<long long>(result.gate_helped),
-              static_cast<long long>(result.gate_refused), static_cast<long long>(result.pages),
-              static_cast<long long>(result.pages_without_base),
-              static_cast<long long>(result.bytes_sent), static_cast<long long>(result.puts),
-              result.load_ms, static_cast<long long>(result.idle_switches));
+  std::printf(
+      "%.9g %.9g %lld %lld %.9g %.9g %.9g %lld %lld %lld %lld %lld %lld %lld %lld %lld %.9g %lld\n",
+      result.seconds, result.commits_per_s, static_cast<long long>(result.wal_bytes_max),
+      static_cast<long long>(result.wal_resets), result.p50_us, result.p99_us, result.max_us,
+      static_cast<long long>(result.rss_kb), static_cast<long long>(result.threads),
+      static_cast<long long>(result.descriptors), static_cast<long long>(result.gate_helped),
+      static_cast<long long>(result.gate_refused), static_cast<long long>(result.pages),
+      static_cast<long long>(result.pages_without_base), static_cast<long long>(result.bytes_sent),
+      static_cast<long long>(result.puts), result.load_ms,
+      static_cast<long long>(result.idle_switches));
   std::fflush(stdout);
   std::_Exit(0);
 }
@@ -228,8 +227,8 @@ void MaybeBeWorker(int argc, char** argv) {
 WorkerResult RunWorker(const WorkerRun& run) {
   std::ostringstream command;
   command << "/proc/" << ::getpid() << "/exe --worker " << run.mode << ' ' << run.workload << ' '
-          << run.commits << ' ' << run.rate_per_s << ' ' << run.rows << ' '
-          << run.sync_interval_ms << ' ' << (run.one_core ? 1 : 0);
+          << run.commits << ' ' << run.rate_per_s << ' ' << run.rows << ' ' << run.sync_interval_ms
+          << ' ' << (run.one_core ? 1 : 0);
   FILE* const pipe = ::popen(command.str().c_str(), "r");
   if (!pipe) std::abort();
   std::array<char, 1024> line{};

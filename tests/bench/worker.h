@@ -1,6 +1,6 @@
-// One measured SQLite writer, run as a process of its own: a module once loaded stays loaded, so plain
-// and replicated runs must not share a process. The benchmark binary re-executes itself as the worker
-// and reads one line of numbers back.
+// One measured SQLite writer, run as a process of its own: a module once loaded stays loaded, so
+// plain and replicated runs must not share a process. The benchmark binary re-executes itself as
+// the worker and reads one line of numbers back.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,10 @@ struct WorkerRun {
   std::string mode = "plain";      // plain, loaded (module loaded, not replicated), replicated
   std::string workload = "small";  // small: one-row upserts; bot: one-row inserts, two indices
   int64_t commits = 60000;
-  int64_t rate_per_s = 0;          // 0: as fast as it goes
-  int64_t rows = 0;                // table size before the run
+  int64_t rate_per_s = 0;  // 0: as fast as it goes
+  int64_t rows = 0;        // table size before the run
   int64_t sync_interval_ms = 1000;
-  bool one_core = false;           // all of the process pinned to core 0
+  bool one_core = false;  // all of the process pinned to core 0
 };
 
 struct WorkerResult {
@@ -37,7 +37,7 @@ struct WorkerResult {
   int64_t bytes_sent = 0;
   int64_t puts = 0;
   double load_ms = 0;
-  int64_t idle_switches = 0;       // voluntary context switches of all threads in 5 idle seconds
+  int64_t idle_switches = 0;  // voluntary context switches of all threads in 5 idle seconds
 };
 
 // If argv asks for a worker, runs it and exits. Call first in main().

@@ -1,9 +1,8 @@
 // WAL content goes only with leave: while MayDiscardWal() says no, every way to lose it ends in
 // BUSY or in a WAL that stays, never in a failed commit or a damaged database.
-#include "vfs/shim/primary_file.h"
-
 #include "tests/shim/shim_fixture.h"
 #include "vfs/base/file_io.h"
+#include "vfs/shim/primary_file.h"
 
 namespace guildlite::testing {
 namespace {

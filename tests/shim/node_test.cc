@@ -1,7 +1,5 @@
 // A node lives from the first open to the last close; who comes while the host is at work waits;
 // our own handles on the database file take nothing away from SQLite.
-#include "vfs/shim/node_registry.h"
-
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +9,7 @@
 
 #include "tests/shim/shim_fixture.h"
 #include "vfs/base/file_io.h"
+#include "vfs/shim/node_registry.h"
 
 namespace guildlite::testing {
 namespace {

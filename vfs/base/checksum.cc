@@ -12,7 +12,8 @@
 
 namespace guildlite {
 
-// "Checksum Algorithm", sqlite.org/fileformat2.html#checksum_algorithm; walChecksumBytes() in wal.c.
+// "Checksum Algorithm", sqlite.org/fileformat2.html#checksum_algorithm; walChecksumBytes() in
+// wal.c.
 void WalChecksum::Update(std::span<const std::byte> bytes, bool big_endian) {
   assert(bytes.size() % 8 == 0);
   const bool swap = big_endian != (std::endian::native == std::endian::big);

@@ -6,7 +6,8 @@
 //                     place. Never 0: 0 means "not known" in a page table.
 //   rolling checksum  the sum modulo 2^64 of the page hashes of all pages but the lock page: the
 //                     content of the whole database, kept in O(changed pages).
-//   history hash      chains (previous, txid, database pages, each page number and hash): a point in
+//   history hash      chains (previous, txid, database pages, each page number and hash): a point
+//   in
 //                     history. Needs no page table, exists from txid 1.
 #pragma once
 
@@ -30,9 +31,9 @@ uint64_t PageHash(Pgno pgno, std::span<const std::byte> page);
 // XXH3-64 of arbitrary bytes: headers, trailers, object chains.
 uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed = 0);
 
-// Usage: HistoryHash h(previous, txid, database_pages); h.Add(pgno, hash)...; h.Finish().
-// Pages are added in commit order: both the capturing and the decoding side see them so, and neither
-// has to hold the page list of a huge transaction to sort it.
+// Usage: HistoryHash h(previous, txid, database_pages); h.Add(pgno, hash)...; h.Finish(). Pages are
+// added in commit order: both the capturing and the decoding side see them so, and neither has to
+// hold the page list of a huge transaction to sort it.
 class HistoryHash {
  public:
   HistoryHash(uint64_t previous, Txid txid, uint32_t database_pages);

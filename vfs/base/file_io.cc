@@ -18,8 +18,8 @@
 namespace guildlite {
 
 Status ErrnoStatus(int error, std::string_view doing, std::string_view path) {
-  const std::string message = std::string(doing) + " " + std::string(path) + ": " +
-                              std::generic_category().message(error);
+  const std::string message =
+      std::string(doing) + " " + std::string(path) + ": " + std::generic_category().message(error);
   if (error == ENOENT) return Status(Tag::kNotFound, message);
   if (error == ENOSPC || error == EDQUOT) return Status(Tag::kDiskFull, message, true);
   return Status(Tag::kLocalIo, message, error == EINTR || error == EAGAIN);
@@ -71,8 +71,8 @@ Result<size_t> File::ReadAt(uint64_t offset, std::span<std::byte> out) const {
 Status File::WriteAt(uint64_t offset, std::span<const std::byte> bytes) const {
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pwrite(fd_, bytes.data() + done, bytes.size() - done,
-                               static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
     if (n < 0) {
       if (errno == EINTR) continue;
       return ErrnoStatus(errno, "write", path_);

@@ -1,9 +1,9 @@
-// Local files, as the project uses them: positioned reads and writes, create-or-replace that survives
-// power loss, and directory listing. Every error names the path and the system's reason; ENOSPC and
-// EDQUOT become DISK_FULL, the rest LOCAL_IO.
+// Local files, as the project uses them: positioned reads and writes, create-or-replace that
+// survives power loss, and directory listing. Every error names the path and the system's reason;
+// ENOSPC and EDQUOT become DISK_FULL, the rest LOCAL_IO.
 //
-// Never for a database or a -shm file: close(2) of any descriptor of those drops the process's POSIX
-// locks (fcntl(2)). A -wal carries no locks and is safe.
+// Never for a database or a -shm file: close(2) of any descriptor of those drops the process's
+// POSIX locks (fcntl(2)). A -wal carries no locks and is safe.
 #pragma once
 
 #include <sys/types.h>
@@ -63,7 +63,8 @@ class File {
 Result<FileIdentity> IdentityOf(const std::string& path);  // kNotFound for ENOENT
 bool FileExists(const std::string& path);
 Result<std::string> ReadWholeFile(const std::string& path);  // kNotFound for ENOENT
-// Temp file beside it, fsync, rename, fsync of the directory: the old content or the new, never less.
+// Temp file beside it, fsync, rename, fsync of the directory: the old content or the new, never
+// less.
 Status ReplaceFile(const std::string& path, std::string_view content);
 Status SyncDirectory(const std::string& path);
 Status MakeDirectory(const std::string& path);  // Ok if it is there already

@@ -1,12 +1,13 @@
 // PageTable: the hash of every page of the captured state, and with it the rolling checksum.
 //
-// It says what the log believes the database to be, page by page: that proves the base of a compressed
-// page, recognises a page that somebody else changed, and sums up the whole database in O(changed
-// pages). 8 bytes a page in memory (2 MB for a database of 1 GB) and a file of the same size.
+// It says what the log believes the database to be, page by page: that proves the base of a
+// compressed page, recognises a page that somebody else changed, and sums up the whole database in
+// O(changed pages). 8 bytes a page in memory (2 MB for a database of 1 GB) and a file of the same
+// size.
 //
 // Invariants:
-//   1. sum() is the sum modulo 2^64 of all known hashes, and complete() holds exactly when every page
-//      of 1..pages() but the lock page is known: then sum() is the rolling checksum.
+//   1. sum() is the sum modulo 2^64 of all known hashes, and complete() holds exactly when every
+//      page of 1..pages() but the lock page is known: then sum() is the rolling checksum.
 //   2. The file's entries are absolute and its header names the transaction they belong to. Flush()
 //      writes entries first and the header after: between the two a crash leaves entries newer than
 //      the header, which re-applying the spool from the header's transaction on makes whole again.
@@ -29,12 +30,12 @@ namespace guildlite {
 // Where capture stands: the state after transaction `txid`.
 struct CapturedState {
   Txid txid;
-  WalMark mark;                   // of its commit frame
-  bool mark_valid = false;        // false: no WAL existed then (all of it was in the database file)
+  WalMark mark;             // of its commit frame
+  bool mark_valid = false;  // false: no WAL existed then (all of it was in the database file)
   uint64_t history_hash = 0;
   uint64_t rolling_checksum = 0;
   bool rolling_known = false;
-  uint32_t page_size = 0;         // 0: an empty file, nothing captured yet
+  uint32_t page_size = 0;  // 0: an empty file, nothing captured yet
   uint32_t database_pages = 0;
   uint32_t free_pages = 0;
   int64_t time_ms = 0;
@@ -62,8 +63,8 @@ class PageTable {
   size_t dirty() const { return dirty_list_.size(); }
   // Writes the changed entries, then the header with `state`. `sync`: power loss cannot undo it.
   Status Flush(const File& file, const CapturedState& state, bool sync);
-  // Replaces the content. kNotFound when the file holds no table (empty, another version, or a header
-  // whose checksum is wrong: torn by a power loss).
+  // Replaces the content. kNotFound when the file holds no table (empty, another version, or a
+  // header whose checksum is wrong: torn by a power loss).
   Result<CapturedState> Load(const File& file);
 
  private:

@@ -1,8 +1,7 @@
 // The two zstd frames of a block: its images, against a prefix of older versions, and its meta.
 //
 //   1. The prefix of an images frame is raw bytes (ZSTD_CCtx_refPrefix): no dictionary id, no
-//   entropy
-//      tables. Decoding with other bytes than it was encoded with fails the frame's content
+//      entropy tables. Decoding with other bytes than it was encoded with fails the frame's content
 //      checksum.
 //   2. A frame depends on level, prefix and content alone, not on what the context coded before.
 //   3. prefix + content <= 2 * kBlockBytesLimit, so every match is inside a window of 2^25.

@@ -6,8 +6,7 @@
 // first appearance, for every page whose previous version the caller could prove.
 //
 //   1. A base is given only if its PageHash was verified against the captured state right before
-//   the
-//      block's first version of that page. Within a block a second version needs no base.
+//      the block's first version of that page. Within a block a second version needs no base.
 //   2. Every version of every transaction is kept, in commit order.
 //   3. The same calls give the same bytes (golden files, adoption of a repeated put).
 //

@@ -1,5 +1,5 @@
-// CountedStore: an ObjectStore that counts what is asked of another one, by kind. Requests are money
-// and time; status shows them.
+// CountedStore: an ObjectStore that counts what is asked of another one, by kind. Requests are
+// money and time; status shows them.
 #pragma once
 
 #include <atomic>

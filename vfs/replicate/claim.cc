@@ -11,7 +11,8 @@
 namespace guildlite {
 namespace {
 
-// Claims in a row that somebody else overtook before we give up: each is a real competitor's success.
+// Claims in a row that somebody else overtook before we give up: each is a real competitor's
+// success.
 constexpr int kFenceTriesMax = 8;
 
 CapturedState StateOf(const ObjectHeader& h) {
@@ -154,7 +155,8 @@ Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& cla
     view->next = view->next.Next();
     return view;
   }
-  return Status(Tag::kFenced, "another writer kept appending to the log while it was being claimed");
+  return Status(Tag::kFenced,
+                "another writer kept appending to the log while it was being claimed");
 }
 
 }  // namespace
@@ -213,8 +215,8 @@ Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
     if (!header.ok()) return header.status();
     if (header->kind == ObjectKind::kFence && header->epoch == m.epoch &&
         header->session == m.session) {
-      GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, slot, StateOf(*header),
-                                              &view->manifest));
+      GUILDLITE_RETURN_IF_ERROR(
+          RecordPastEnd(store, random, claimant, slot, StateOf(*header), &view->manifest));
       return view;
     }
   }

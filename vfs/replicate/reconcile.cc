@@ -28,15 +28,17 @@ Decision Reconcile(const LocalFacts& local, const StoreFacts& store, bool asked)
     return {Verdict::kHeal, true, {}};  // row 4
   }
   if (ours && !asked) {  // row 5
-    return Refuse(Tag::kFenced,
-                  "another writer has taken over this log; writes here would not be part of it. To "
-                  "take it back call replication_start() with the url, on a copy of its newest state");
+    return Refuse(
+        Tag::kFenced,
+        "another writer has taken over this log; writes here would not be part of it. To "
+        "take it back call replication_start() with the url, on a copy of its newest state");
   }
   if (!asked) {  // row 7
-    return Refuse(Tag::kDiverged,
-                  "this database file is not the one its replication folder was made for (copied or "
-                  "replaced); call replication_start() with the url to go on from it, or delete the "
-                  "-guildlite folder");
+    return Refuse(
+        Tag::kDiverged,
+        "this database file is not the one its replication folder was made for (copied or "
+        "replaced); call replication_start() with the url to go on from it, or delete the "
+        "-guildlite folder");
   }
   if (local.empty) {  // row 8
     return Refuse(Tag::kRestoreNeeded,

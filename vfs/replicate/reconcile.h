@@ -1,25 +1,30 @@
-// Reconcile: what a database found at open is, compared with the store, and what follows. Pure: facts
-// in, decision out; tests hold the table.
+// Reconcile: what a database found at open is, compared with the store, and what follows. Pure:
+// facts in, decision out; tests hold the table.
 //
 //   found                                                             decision
-//   ---------------------------------------------------------------  -------------------------------
+//   --------------------------------------------------------------- -------------------------------
 //   1 store empty, nothing remembered (or a new url)                  first start
 //   2 store empty, but this database was replicated there             asked for now: first start;
-//                                                                     else NO_BACKUP, nothing written
+//                                                                     else NO_BACKUP, nothing
+//                                                                     written
 //   3 our session, WAL or clean close prove the captured state        continue, same epoch
 //   4 our session, a heal is owed, or the file is not provably what   heal, new epoch
 //     was captured (written without us, power loss): same inode
 //   5 another session took over                                       asked for now: compare;
 //                                                                     else FENCED
-//   6 nothing remembered, another inode, or another lineage; asked    compare: equal to the tip (or the
-//     for now                                                         tip's WAL mark is in our WAL) ->
-//                                                                     new epoch, go on; else DIVERGED
-//   7 as 6, not asked for now                                         DIVERGED (a copied folder never
+//   6 nothing remembered, another inode, or another lineage; asked    compare: equal to the tip (or
+//   the
+//     for now                                                         tip's WAL mark is in our WAL)
+//     ->
+//                                                                     new epoch, go on; else
+//                                                                     DIVERGED
+//   7 as 6, not asked for now                                         DIVERGED (a copied folder
+//   never
 //                                                                     becomes a second writer)
 //   8 as 6, and the local database is empty                           RESTORE_NEEDED
 //
-// A disk older than the store never overwrites it: only rows 1-4 write without having compared, and 4
-// keeps everything before it restorable.
+// A disk older than the store never overwrites it: only rows 1-4 write without having compared, and
+// 4 keeps everything before it restorable.
 #pragma once
 
 #include <string>
@@ -29,20 +34,21 @@
 namespace guildlite {
 
 struct LocalFacts {
-  bool remembered = false;       // a readable sidecar for this url
-  bool same_inode = false;       // the database file is the sidecar's
-  bool proven = false;           // table, spool, and WAL mark, link or clean-close record add up
+  bool remembered = false;  // a readable sidecar for this url
+  bool same_inode = false;  // the database file is the sidecar's
+  bool proven = false;      // table, spool, and WAL mark, link or clean-close record add up
   bool heal_owed = false;
-  bool empty = false;            // no table in it: 0 bytes, or an empty schema
-  bool log_known = false;        // something of it was acknowledged by the store before
+  bool empty = false;      // no table in it: 0 bytes, or an empty schema
+  bool log_known = false;  // something of it was acknowledged by the store before
 };
 
 struct StoreFacts {
-  bool exists = false;           // it has a manifest
-  bool same_lineage = false;     // as the sidecar's
-  bool our_session = false;      // the manifest names the sidecar's session
-  // Whether what was captured locally and the tip are points of one history: the tip's txid is at or
-  // below the captured one's and its history hash is known locally, or can be checked while capturing.
+  bool exists = false;        // it has a manifest
+  bool same_lineage = false;  // as the sidecar's
+  bool our_session = false;   // the manifest names the sidecar's session
+  // Whether what was captured locally and the tip are points of one history: the tip's txid is at
+  // or below the captured one's and its history hash is known locally, or can be checked while
+  // capturing.
   bool tip_in_history = false;
 };
 

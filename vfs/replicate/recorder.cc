@@ -41,7 +41,6 @@ CapturedState EndOf(const SealedBatch& batch) {
   return s;
 }
 
-
 }  // namespace
 
 class Recorder::Guard {
@@ -145,7 +144,8 @@ void Recorder::StartHeal(const CapturedState& state, PageTable table) {
 
 Status Recorder::EnsureWalOpen() {
   if (wal_.is_open()) {
-    // Deleted and created again (last close by another process, journal_mode and back): the name counts.
+    // Deleted and created again (last close by another process, journal_mode and back): the name
+    // counts.
     const auto named = IdentityOf(wal_path_);
     if (named.ok()) {
       const auto held = wal_.Identity();
@@ -163,9 +163,10 @@ Status Recorder::EnsureWalOpen() {
   return Status::Ok();
 }
 
-// A reset by another process lost nothing if the generation we followed ended where we stand: exactly
-// one reset happened (salt1 grows by one with each, walRestartHdr() in wal.c), our last frame is still
-// at its place, so the file was not cut below it, and what follows it is not of our generation.
+// A reset by another process lost nothing if the generation we followed ended where we stand:
+// exactly one reset happened (salt1 grows by one with each, walRestartHdr() in wal.c), our last
+// frame is still at its place, so the file was not cut below it, and what follows it is not of our
+// generation.
 bool Recorder::NothingMissedBefore(const Published& published) {
   const WalMark& mark = state_.mark;
   if (!state_.mark_valid || mark.frame == 0 || !wal_.is_open()) return false;
@@ -284,8 +285,8 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       }
     }
     if (published->max_frame == 0 && any_generation_) {
-      // A scan begins on an empty WAL: the first frames to come follow what it reads. Which salts they
-      // will have is known if the index has some; a WAL yet to be created gets random ones
+      // A scan begins on an empty WAL: the first frames to come follow what it reads. Which salts
+      // they will have is known if the index has some; a WAL yet to be created gets random ones
       // (walFrames() in wal.c), and is recognised when our own connection writes its header.
       any_generation_ = false;
       state_.mark_valid = false;
@@ -301,7 +302,8 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       // Another process may have brought a WAL, checkpointed it and taken it away before we looked.
       const auto now = IdentityOf(database_path_);
       if (now.ok() && !(*now == *unchanged_) && published_() == published) {
-        BeginHealLocked("the database was written by another process while its WAL was not followed");
+        BeginHealLocked(
+            "the database was written by another process while its WAL was not followed");
         continue;
       }
     }
@@ -309,8 +311,8 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
       const bool linked = link_ && link_->salt1 == published->salt1 &&
                           link_->salt2 == published->salt2 && link_->txid == state_.txid;
       if (state_.mark_valid && !same && !linked && !any_generation_ && published->salt1 != 0) {
-        // Reset by another process, and nothing written since: the old frames are still there to tell
-        // whether we saw them all.
+        // Reset by another process, and nothing written since: the old frames are still there to
+        // tell whether we saw them all.
         if (!NothingMissedBefore(*published)) {
           BeginHealLocked("the WAL was reset by another process before its end was captured");
         }
@@ -419,7 +421,8 @@ Status Recorder::Apply(const WalTransaction& wal) {
   return Status::Ok();
 }
 
-// Numbers `t`, brings table, hashes and state up to it, and encodes it unless the log has it already.
+// Numbers `t`, brings table, hashes and state up to it, and encodes it unless the log has it
+// already.
 Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
                         const std::function<Status(size_t, std::span<std::byte>)>& read_image) {
   t->txid = state_.txid.Next();
@@ -466,8 +469,8 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
   }
 
   if (!writer_) {
-    writer_ = std::make_unique<BatchWriter>(BatchWriter::Settings{
-        .page_size = state_.page_size, .block_pages_max = kLogBlockPages});
+    writer_ = std::make_unique<BatchWriter>(
+        BatchWriter::Settings{.page_size = state_.page_size, .block_pages_max = kLogBlockPages});
   }
   if (writer_->empty()) open_first_ms_ = t->time_ms;
   writer_->BeginTransaction(*t);
@@ -548,7 +551,8 @@ bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
     ++counters_.gate_refused;
     return false;
   }
-  // Local commits never fail for replication's sake: what cannot be secured is healed later, loudly.
+  // Local commits never fail for replication's sake: what cannot be secured is healed later,
+  // loudly.
   if (const Status s = SecureLocked(); !s.ok()) Drop(s.message());
   if (closing) {
     closed_over_ = true;
@@ -887,8 +891,8 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
 
   const Guard guard(*this);
   if (!scan_ || scan_->id != id) return stale();
-  // Whatever a checkpoint wrote into the file before or while we read it was published before: after
-  // this, each such page is touched.
+  // Whatever a checkpoint wrote into the file before or while we read it was published before:
+  // after this, each such page is touched.
   auto caught = CatchUpLocked(UINT64_MAX);
   if (!caught.ok()) {
     give_back();
@@ -941,8 +945,7 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
     }
   }
   const bool last_step = scan_->next > scan_->pages && scan_->retry.empty();
-  if (!differing.empty() ||
-      (last_step && scan_->size_owed && scan_->start.txid == state_.txid)) {
+  if (!differing.empty() || (last_step && scan_->size_owed && scan_->start.txid == state_.txid)) {
     GUILDLITE_RETURN_IF_ERROR(EmitHealPages(differing, differing_images));
     if (!scan_ || scan_->id != id) return stale();
   }
@@ -1092,8 +1095,8 @@ Result<CapturedState> Recorder::FlushForClose(const FileIdentity& file) {
   if (dropped_ || !diverged_.empty()) {
     return Status(Tag::kNotDurable, "capture was not complete at close");
   }
-  // Either the file is as it was when it was last proven, under the lock of our own close or at open; or
-  // the index still says that nothing was committed since a reset of ours.
+  // Either the file is as it was when it was last proven, under the lock of our own close or at
+  // open; or the index still says that nothing was committed since a reset of ours.
   const auto published = published_();
   const bool nothing_since = published && published->max_frame == 0 && link_ &&
                              link_->salt1 == published->salt1 && link_->salt2 == published->salt2 &&

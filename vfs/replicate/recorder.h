@@ -1,4 +1,5 @@
-// Recorder: WAL -> captured state -> sealed batches, for one database. The capture mutex lives here.
+// Recorder: WAL -> captured state -> sealed batches, for one database. The capture mutex lives
+// here.
 //
 // Everything that must agree about "what is captured" is changed together under that one mutex: the
 // WAL mark, the page table, the history hash, the batch being encoded, the spool and the running
@@ -7,9 +8,9 @@
 //
 // Invariants:
 //   1. The captured state never passes what is published (wal_tailer.h).
-//   2. Every transaction above the acknowledged one is in the open batch, in a sealed batch, or still
-//      in the WAL; when SecureForDiscard() has returned true, in a spool file or in the WAL that
-//      follows it.
+//   2. Every transaction above the acknowledged one is in the open batch, in a sealed batch, or
+//      still in the WAL; when SecureForDiscard() has returned true, in a spool file or in the WAL
+//      that follows it.
 //   3. A base is used only if its hash is the page table's, so a wrong base cannot be encoded.
 //   4. While a snapshot scan runs, the first version after its start of a page not yet scanned is
 //      encoded without base: the snapshot will not have that page.
@@ -61,9 +62,9 @@ struct ShipItem {
 };
 
 struct ScanChunk {
-  bool ready = false;           // false: the published state is not known yet; wait for a connection
+  bool ready = false;  // false: the published state is not known yet; wait for a connection
   bool done = false;
-  CapturedState end;            // when done: E
+  CapturedState end;  // when done: E
   std::vector<PageEntry> entries;
   std::vector<std::byte> images;
 };
@@ -72,12 +73,12 @@ struct RecorderCounters {
   uint64_t transactions = 0;
   uint64_t pages = 0;
   uint64_t pages_without_base = 0;
-  uint64_t gate_helped = 0;     // the application's thread captured something itself
+  uint64_t gate_helped = 0;  // the application's thread captured something itself
   uint64_t gate_refused = 0;
   uint64_t chain_breaks = 0;
   uint64_t heals = 0;
-  uint64_t scanned_pages = 0;   // of the running scan
-  uint64_t scan_pages = 0;      // its size; 0: none runs
+  uint64_t scanned_pages = 0;  // of the running scan
+  uint64_t scan_pages = 0;     // its size; 0: none runs
 };
 
 class Recorder {
@@ -87,8 +88,8 @@ class Recorder {
   };
   // `published` yields what the wal-index says now, nullopt while no connection has it mapped.
   // `sidecar` is locked and outlives the recorder.
-  Recorder(Clock& clock, Sidecar& sidecar, std::string database_path,
-           std::string wal_path, std::unique_ptr<DatabaseFile> database,
+  Recorder(Clock& clock, Sidecar& sidecar, std::string database_path, std::string wal_path,
+           std::unique_ptr<DatabaseFile> database,
            std::function<std::optional<Published>()> published, const Settings& settings);
   ~Recorder();
   Recorder(const Recorder&) = delete;
@@ -96,12 +97,12 @@ class Recorder {
 
   // Before anything else, exactly one of these.
   //
-  // Nothing is known: a first scan establishes it. The log ends after `txid` with this history (0 and
-  // HistoryStart() when it is new).
+  // Nothing is known: a first scan establishes it. The log ends after `txid` with this history (0
+  // and HistoryStart() when it is new).
   void StartFirst(Txid txid, uint64_t history_hash);
   // The state is proven: go on after it. `table` belongs to it. The spool may hold pending batches;
-  // those through `acknowledged` are in the log. With `unchanged` the proof is that there was no WAL and
-  // the database file was that: it is checked again now.
+  // those through `acknowledged` are in the log. With `unchanged` the proof is that there was no
+  // WAL and the database file was that: it is checked again now.
   void StartAt(const CapturedState& state, PageTable table, Txid acknowledged,
                const std::optional<FileIdentity>& unchanged);
   // The log is at `state`, the file somewhere else: heal.
@@ -116,23 +117,26 @@ class Recorder {
   // Whether something published is not captured yet.
   bool Behind();
 
-  // The gate. False: the mutex was held elsewhere for longer than `wait_ms`. `closing`: the WAL is about
-  // to be deleted, and what follows may not be WAL mode at all.
+  // The gate. False: the mutex was held elsewhere for longer than `wait_ms`. `closing`: the WAL is
+  // about to be deleted, and what follows may not be WAL mode at all.
   bool SecureForDiscard(int64_t wait_ms, bool closing);
-  // Around every hold of SQLite's WRITE lock: a reset granted and done within one hold is ours, so the
-  // generation that follows is linked to what was captured.
+  // Around every hold of SQLite's WRITE lock: a reset granted and done within one hold is ours, so
+  // the generation that follows is linked to what was captured.
   void WriteLockTaken();
   void WriteLockReleasing();
-  // `exclusive`: the connection takes no shm locks (locking_mode=EXCLUSIVE), so this is the only gate.
+  // `exclusive`: the connection takes no shm locks (locking_mode=EXCLUSIVE), so this is the only
+  // gate.
   void WalHeaderWriting(const WalHeader& header, bool exclusive);
-  // The EXCLUSIVE lock ends. After a close whose gate was passed the file now holds what was captured.
+  // The EXCLUSIVE lock ends. After a close whose gate was passed the file now holds what was
+  // captured.
   void LeavingExclusive();
-  // The published state is about to be out of sight: captures what it still says, if the mutex is to be
-  // had within `wait_ms`.
+  // The published state is about to be out of sight: captures what it still says, if the mutex is
+  // to be had within `wait_ms`.
   void IndexLeaving(int64_t wait_ms);
 
   // Transactions up to `txid` and skipped: they are in the log already (put by an earlier process
-  // whose acknowledgement was lost). At `txid` the history must be `history_hash`, else a heal starts.
+  // whose acknowledgement was lost). At `txid` the history must be `history_hash`, else a heal
+  // starts.
   void SkipUntil(Txid txid, uint64_t history_hash);
 
   // Catches up, seals and returns the next thing to put after `acknowledged`; nullopt: nothing.
@@ -141,7 +145,8 @@ class Recorder {
   void Acknowledge(const ShipItem& item);
   // Everything through `txid` is in the log.
   void AcknowledgeThrough(Txid txid);
-  // The state after the pending batch that ends at `txid` with this history; nullopt when none does.
+  // The state after the pending batch that ends at `txid` with this history; nullopt when none
+  // does.
   std::optional<CapturedState> AdoptableEnd(Txid txid, uint64_t history_hash);
   // What is pending cannot ship any more; see dropped().
   void DropQueue(std::string why);
@@ -162,12 +167,13 @@ class Recorder {
 
   // Writes spool and page table so that a restart is cheap; with `sync` it survives power loss.
   Status Flush(bool sync);
-  // At the last close, the WAL gone: everything captured and the table flushed. `file` is the database
-  // as it is now; an error unless it is proven that this holds what was captured and nothing else.
+  // At the last close, the WAL gone: everything captured and the table flushed. `file` is the
+  // database as it is now; an error unless it is proven that this holds what was captured and
+  // nothing else.
   Result<CapturedState> FlushForClose(const FileIdentity& file);
 
-  // Replication ends here: what an application's thread is doing inside has ended when this returns, and
-  // nothing of the sidecar is touched after it.
+  // Replication ends here: what an application's thread is doing inside has ended when this
+  // returns, and nothing of the sidecar is touched after it.
   void Retire();
 
   CapturedState captured();
@@ -180,8 +186,8 @@ class Recorder {
   // Not empty: the WAL went back behind what was captured (SQLite's ROLLBACK TO bug followed by a
   // crash, or somebody put an older WAL in place). Nothing is captured any more.
   std::string diverged();
-  // The spool went over its limit or could not be written: the queue was dropped. The owner takes a new
-  // epoch and calls RestartFrom() with what the log has.
+  // The spool went over its limit or could not be written: the queue was dropped. The owner takes a
+  // new epoch and calls RestartFrom() with what the log has.
   bool dropped();
   // `same_history`: the log's state is one of those captured here; else the page table says nothing
   // about it and every page ships.
@@ -207,7 +213,8 @@ class Recorder {
     std::vector<bool> scanned;
     std::vector<uint32_t> retry;
     uint32_t retries = 0;
-    bool size_owed = false;  // kHeal: the file's size is not the log's, and no transaction said so yet
+    bool size_owed =
+        false;  // kHeal: the file's size is not the log's, and no transaction said so yet
   };
   struct Marker {
     ObjectKind kind;
@@ -260,20 +267,23 @@ class Recorder {
   std::optional<WalTailer> tailer_;
   std::optional<WalHeader> header_;  // of the generation of state_.mark
   CapturedState state_;
-  bool any_generation_ = false;      // the next generation is taken as it is: a scan covers what was before
+  bool any_generation_ =
+      false;  // the next generation is taken as it is: a scan covers what was before
   std::optional<WalLink> link_;
   std::optional<FileIdentity> unchanged_;  // of the database, while it alone is what was captured
-  std::atomic<bool> closed_over_{false};   // the WAL was given up by a close: nothing links over that
+  std::atomic<bool> closed_over_{
+      false};  // the WAL was given up by a close: nothing links over that
   std::optional<FileIdentity> closed_wal_;  // the -wal then
-  bool log_ahead_ = false;           // dropped while the log held more than the table knows of
+  bool log_ahead_ = false;  // dropped while the log held more than the table knows of
   PageTable table_;
   Txid table_header_;
-  bool table_must_flush_ = false;    // transactions were captured that no spool batch holds
-  std::vector<bool> unacknowledged_; // pages changed since everything was acknowledged
-  std::unordered_map<uint32_t, uint32_t> frame_of_;  // page -> its last captured frame, this generation
+  bool table_must_flush_ = false;     // transactions were captured that no spool batch holds
+  std::vector<bool> unacknowledged_;  // pages changed since everything was acknowledged
+  std::unordered_map<uint32_t, uint32_t>
+      frame_of_;  // page -> its last captured frame, this generation
   std::unique_ptr<BatchWriter> writer_;
-  uint64_t taken_ = 0;               // of the open batch's bytes, in the spool file already
-  Transaction last_;                 // of the open batch
+  uint64_t taken_ = 0;  // of the open batch's bytes, in the spool file already
+  Transaction last_;    // of the open batch
   bool batch_starts_object_ = false;
   Spool spool_;
   std::deque<Marker> markers_;
@@ -282,11 +292,11 @@ class Recorder {
   bool healing_ = false;
   bool dropped_ = false;
   std::string diverged_;
-  bool wal_dirty_ = false;           // captured frames not known to be on disk
+  bool wal_dirty_ = false;  // captured frames not known to be on disk
   std::optional<std::pair<Txid, uint64_t>> skip_;
-  bool estimated_ = true;            // until the first live commit: times are estimates
+  bool estimated_ = true;  // until the first live commit: times are estimates
   std::deque<std::pair<Txid, uint32_t>> checks_;
-  int64_t open_first_ms_ = 0;        // commit time of the open batch's first transaction
+  int64_t open_first_ms_ = 0;  // commit time of the open batch's first transaction
   RecorderCounters counters_;
   std::string warning_;
 };

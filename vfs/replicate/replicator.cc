@@ -24,8 +24,8 @@ constexpr int64_t kGateWaitMs = 50;
 constexpr int64_t kSettleRetryMinMs = 20;
 constexpr int64_t kSettleRetryMaxMs = 5000;
 constexpr uint64_t kCaptureTransactionsMax = 512;
-// After the last find the capture task looks again after 1, 2, 4 ... 64 ms, then sleeps until poked:
-// frames of another process are on disk before its wal-index header is.
+// After the last find the capture task looks again after 1, 2, 4 ... 64 ms, then sleeps until
+// poked: frames of another process are on disk before its wal-index header is.
 constexpr int kQuietPollsMax = 7;
 // Acknowledged bytes kept in spool files before the page table is written to be rid of them.
 constexpr uint64_t kSpoolIdleBytesMax = 8 << 20;
@@ -47,8 +47,8 @@ bool IsVerdict(Tag tag) {
   }
 }
 
-// Trouble that another try may not meet. What was just asked for is told any other trouble at once; a
-// database that was replicated before goes on trying (an unmounted volume, a revoked key).
+// Trouble that another try may not meet. What was just asked for is told any other trouble at once;
+// a database that was replicated before goes on trying (an unmounted volume, a revoked key).
 bool MayPass(const Status& status) {
   switch (status.tag()) {
     case Tag::kStoreUnreachable:
@@ -76,14 +76,22 @@ bool HoldsNothing(DatabaseFile& database, uint64_t size) {
 
 std::string_view StateName(ReplicationState state) {
   switch (state) {
-    case ReplicationState::kStarting: return "starting";
-    case ReplicationState::kScanning: return "scanning";
-    case ReplicationState::kReplicating: return "replicating";
-    case ReplicationState::kHealing: return "healing";
-    case ReplicationState::kUnshipped: return "unshipped";
-    case ReplicationState::kFenced: return "fenced";
-    case ReplicationState::kDiverged: return "diverged";
-    case ReplicationState::kStopped: return "stopped";
+    case ReplicationState::kStarting:
+      return "starting";
+    case ReplicationState::kScanning:
+      return "scanning";
+    case ReplicationState::kReplicating:
+      return "replicating";
+    case ReplicationState::kHealing:
+      return "healing";
+    case ReplicationState::kUnshipped:
+      return "unshipped";
+    case ReplicationState::kFenced:
+      return "fenced";
+    case ReplicationState::kDiverged:
+      return "diverged";
+    case ReplicationState::kStopped:
+      return "stopped";
   }
   return "unknown";
 }
@@ -115,8 +123,8 @@ struct Replicator::Local {
   PageTable table;
   bool table_whole = false;
   std::optional<Acknowledged> acknowledged;
-  Txid ships_from;         // the first transaction that spool and WAL can still ship
-  FileIdentity identity;   // of the database file, when `captured` was proven to be in it
+  Txid ships_from;        // the first transaction that spool and WAL can still ship
+  FileIdentity identity;  // of the database file, when `captured` was proven to be in it
   std::optional<FileIdentity> unchanged;  // set when that proof needs the file to be this still
 };
 
@@ -145,18 +153,18 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
       [self] { self->Wake(self->snapshotter_.get()); });
   Snapshotter::Settings snapshot_settings;
   snapshot_settings.snapshot_min_bytes = s.options.snapshot_min_bytes;
-  r->snapshotter_ = std::make_unique<Snapshotter>(
-      *s.clock, *s.random, *s.store, *r->recorder_, *r->shipper_, snapshot_settings,
-      [self] { self->Wake(self->shipper_.get()); });
+  r->snapshotter_ = std::make_unique<Snapshotter>(*s.clock, *s.random, *s.store, *r->recorder_,
+                                                  *r->shipper_, snapshot_settings,
+                                                  [self] { self->Wake(self->shipper_.get()); });
   r->settle_task_ = std::make_unique<SettleTask>(*self);
   r->capture_task_ = std::make_unique<CaptureTask>(*self);
   {
     const std::lock_guard lock(r->mutex_);
     r->tasks_added_ = true;
   }
-  for (Task* task : {static_cast<Task*>(r->shipper_.get()), static_cast<Task*>(r->snapshotter_.get()),
-                     static_cast<Task*>(r->capture_task_.get()),
-                     static_cast<Task*>(r->settle_task_.get())}) {
+  for (Task* task :
+       {static_cast<Task*>(r->shipper_.get()), static_cast<Task*>(r->snapshotter_.get()),
+        static_cast<Task*>(r->capture_task_.get()), static_cast<Task*>(r->settle_task_.get())}) {
     GUILDLITE_RETURN_IF_ERROR(s.pool->Add(task));
   }
   return r;
@@ -168,10 +176,12 @@ void Replicator::RemoveTasks() {
     if (!tasks_added_) return;
     tasks_added_ = false;
   }
-  // Nobody wakes a task after this: hooks look at closed_ first, and the tasks wake only each other.
+  // Nobody wakes a task after this: hooks look at closed_ first, and the tasks wake only each
+  // other.
   closed_.store(true);
-  for (Task* task : {static_cast<Task*>(settle_task_.get()), static_cast<Task*>(capture_task_.get()),
-                     static_cast<Task*>(shipper_.get()), static_cast<Task*>(snapshotter_.get())}) {
+  for (Task* task :
+       {static_cast<Task*>(settle_task_.get()), static_cast<Task*>(capture_task_.get()),
+        static_cast<Task*>(shipper_.get()), static_cast<Task*>(snapshotter_.get())}) {
     setup_.pool->Remove(task);
   }
 }
@@ -188,8 +198,8 @@ Status Replicator::Examine() {
   if (!identity.ok()) return identity.status();
   l.identity = *identity;
   l.facts.remembered = l.state && l.state->url == setup_.options.url;
-  l.facts.same_inode = l.state && l.state->device == identity->device &&
-                       l.state->inode == identity->inode;
+  l.facts.same_inode =
+      l.state && l.state->device == identity->device && l.state->inode == identity->inode;
   l.facts.heal_owed = sidecar_.ReadHealOwed();
   const bool same_boot = l.state && l.state->boot_id == BootId();
 
@@ -246,12 +256,11 @@ Status Replicator::Examine() {
   if (!header) {
     // Nothing in the WAL: only our own record of a clean close tells that the file is what we left.
     const auto clean = sidecar_.ReadClean();
-    l.facts.proven = clean && clean->device == identity->device &&
-                     clean->inode == identity->inode && clean->size == identity->size &&
-                     clean->ctime_ns == identity->ctime_ns &&
-                     clean->recorded_ns - clean->ctime_ns >= kCleanGapNs &&
-                     clean->txid == l.captured.txid &&
-                     clean->rolling_checksum == l.captured.rolling_checksum;
+    l.facts.proven =
+        clean && clean->device == identity->device && clean->inode == identity->inode &&
+        clean->size == identity->size && clean->ctime_ns == identity->ctime_ns &&
+        clean->recorded_ns - clean->ctime_ns >= kCleanGapNs && clean->txid == l.captured.txid &&
+        clean->rolling_checksum == l.captured.rolling_checksum;
     l.captured.mark_valid = false;
     l.unchanged = *identity;
     return Status::Ok();
@@ -336,8 +345,8 @@ int64_t Replicator::Settle(int64_t now_ms) {
     changed_.notify_all();
   }
   if (status.tag() == Tag::kBusy) return now_ms + kSettleRetryMinMs;
-  return now_ms + std::min(kSettleRetryMaxMs,
-                           kSettleRetryMinMs << std::min(settle_task_->failures++, 8u));
+  return now_ms +
+         std::min(kSettleRetryMaxMs, kSettleRetryMinMs << std::min(settle_task_->failures++, 8u));
 }
 
 Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch) {
@@ -448,9 +457,8 @@ Status Replicator::SettleNow() {
   if (facts.exists) {
     const Manifest& m = manifest->manifest;
     facts.same_lineage = l.state && l.state->lineage == m.lineage;
-    facts.our_session =
-        l.state && m.session != Session() &&
-        (m.session == l.state->session || m.session == l.state->planned);
+    facts.our_session = l.state && m.session != Session() &&
+                        (m.session == l.state->session || m.session == l.state->planned);
     if (planned_ != Session() && m.session == planned_) {
       l.facts.remembered = l.facts.same_inode = facts.same_lineage = facts.our_session = true;
       l.facts.proven = false;
@@ -466,8 +474,8 @@ Status Replicator::SettleNow() {
         if (!reached.ok()) return reached.status();
         facts.tip_in_history = *reached;
       } else {
-        // What lies between must still be here: after a power loss the table may have reached the disk
-        // without the spool.
+        // What lies between must still be here: after a power loss the table may have reached the
+        // disk without the spool.
         facts.tip_in_history =
             l.ships_from <= tip.txid.Next() &&
             ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
@@ -493,15 +501,16 @@ Status Replicator::SettleNow() {
       return Status::Ok();
     }
     case Verdict::kContinue: {
-      auto claimed = ClaimResume(store, *setup_.random, *setup_.clock, {ours, setup_.owner},
-                                 l.acknowledged);
+      auto claimed =
+          ClaimResume(store, *setup_.random, *setup_.clock, {ours, setup_.owner}, l.acknowledged);
       if (!claimed.ok()) return claimed.status();
       GUILDLITE_RETURN_IF_ERROR(WriteSidecar(ours, Session(), claimed->manifest.manifest.lineage,
                                              claimed->manifest.manifest.epoch));
       if (recording) {
         if (claimed->tip.txid > l.captured.txid) {
-          recorder_->DropQueue("the log holds puts of an earlier process that were not known while "
-                               "the store was away");
+          recorder_->DropQueue(
+              "the log holds puts of an earlier process that were not known while "
+              "the store was away");
         } else {
           recorder_->AcknowledgeThrough(claimed->tip.txid);
         }
@@ -554,9 +563,10 @@ Status Replicator::SettleNow() {
           recorder_->StartHeal(tip, std::move(unknown));
         }
       }
-      setup_.warn(Tag::kOk,
-                  "the database was changed without us or not closed cleanly; every page is compared "
-                  "with the store now");
+      setup_.warn(
+          Tag::kOk,
+          "the database was changed without us or not closed cleanly; every page is compared "
+          "with the store now");
       BeginShipping(*claimed);
       return Status::Ok();
     }
@@ -565,11 +575,13 @@ Status Replicator::SettleNow() {
       if (!seen.ok()) return seen.status();
       CapturedState state;
       PageTable table;
-      // After an unfinished heal the newest restore is the state before it, and so may this file be.
+      // After an unfinished heal the newest restore is the state before it, and so may this file
+      // be.
       std::optional<CapturedState> rewind;
       if (seen->heal_open) rewind = seen->before_heal;
       GUILDLITE_RETURN_IF_ERROR(Compare(rewind ? *rewind : seen->tip, &state, &table));
-      // Before the claim: a crash after it must find the table, or it would have to ship everything.
+      // Before the claim: a crash after it must find the table, or it would have to ship
+      // everything.
       GUILDLITE_RETURN_IF_ERROR(table.Flush(sidecar_.pages(), state, false));
       auto claimed = TakeEpoch(&*seen, rewind);
       if (!claimed.ok()) return claimed.status();
@@ -734,8 +746,8 @@ void Replicator::IndexUnmapping(const void* owner) {
     const std::lock_guard lock(index_mutex_);
     last = indexes_.size() == 1 && indexes_.contains(owner);
   }
-  // With the last index goes the only word on how far the WAL is committed: while another process keeps
-  // the WAL, no gate was passed.
+  // With the last index goes the only word on how far the WAL is committed: while another process
+  // keeps the WAL, no gate was passed.
   if (last && recording_.load(std::memory_order_acquire)) recorder_->IndexLeaving(kGateWaitMs);
   const std::lock_guard lock(index_mutex_);
   indexes_.erase(owner);
@@ -910,8 +922,8 @@ bool Replicator::RefuseIfDiverged() {
   return true;
 }
 
-// `closing`: the WAL is gone because the last connection closes, not because another journal mode is
-// in use.
+// `closing`: the WAL is gone because the last connection closes, not because another journal mode
+// is in use.
 Status Replicator::Flush(int64_t timeout_ms, bool closing) {
   if (timeout_ms == 0) {
     if (recording_.load()) {
@@ -961,8 +973,8 @@ Status Replicator::Flush(int64_t timeout_ms, bool closing) {
 Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
   GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
   const auto lost = [&](const std::string& why) {
-    return Status(Tag::kPositionLost, p.ToString() + " is not a point of this database's history: " +
-                                          why);
+    return Status(Tag::kPositionLost,
+                  p.ToString() + " is not a point of this database's history: " + why);
   };
   if (p.lineage != shipper_->lineage()) return lost("another lineage");
   if (p.epoch > shipper_->epoch()) return lost("its epoch is later than ours");
@@ -1015,9 +1027,9 @@ Result<Position> Replicator::CreateSnapshot(std::string label, int64_t timeout_m
       const std::lock_guard lock(mutex_);
       return refusal_;
     }
-    return Status(Tag::kTimeout,
-                  "the snapshot was not complete within " + std::to_string(timeout_ms) +
-                      " ms; it goes on in the background");
+    return Status(Tag::kTimeout, "the snapshot was not complete within " +
+                                     std::to_string(timeout_ms) +
+                                     " ms; it goes on in the background");
   }
   if (!result->ok()) return result->status();
   return PositionOf(**result);
@@ -1054,8 +1066,8 @@ ReplicationStatus Replicator::status() {
     if (closed_.load()) {
       s.state = ReplicationState::kStopped;
     } else if (refused_.load()) {
-      s.state = refusal_.tag() == Tag::kFenced ? ReplicationState::kFenced
-                                               : ReplicationState::kDiverged;
+      s.state =
+          refusal_.tag() == Tag::kFenced ? ReplicationState::kFenced : ReplicationState::kDiverged;
     } else if (!settled_.load()) {
       s.state = unshipped_.load() ? ReplicationState::kUnshipped : ReplicationState::kStarting;
     } else if (recorder_->healing()) {
@@ -1090,7 +1102,8 @@ bool Replicator::Flushed() {
 
 Status Replicator::Stop(int64_t timeout_ms) {
   const std::lock_guard ending(ending_mutex_);
-  if (closed_.load()) return Status(Tag::kNotReplicated, setup_.path + " is not replicated any more");
+  if (closed_.load())
+    return Status(Tag::kNotReplicated, setup_.path + " is not replicated any more");
   const bool owner = settled_.load() && !refused_.load();
   if (owner) {
     // Writers get BUSY from here on, so that what is flushed stays all there is.
@@ -1110,13 +1123,12 @@ Status Replicator::Stop(int64_t timeout_ms) {
                               " is not in the store yet; give replication_stop() more time"));
     }
     const Session session = shipper_->session();
-    auto released =
-        UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
-          if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
-          m.session = Session();
-          m.owner.clear();
-          return Status::Ok();
-        });
+    auto released = UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
+      if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
+      m.session = Session();
+      m.owner.clear();
+      return Status::Ok();
+    });
     if (!released.ok() && released.status().tag() != Tag::kFenced) {
       return go_on(released.status().Context("release the log"));
     }
@@ -1145,8 +1157,9 @@ void Replicator::Close(int64_t timeout_ms) {
     if (empty && identity.ok()) {
       auto state = recorder_->FlushForClose(*identity);
       if (state.ok() && state->rolling_known) {
-        CleanClose clean{identity->device, identity->inode, identity->size,
-                         identity->ctime_ns, 0, state->txid, state->rolling_checksum};
+        CleanClose clean{
+            identity->device, identity->inode,        identity->size, identity->ctime_ns, 0,
+            state->txid,      state->rolling_checksum};
         // The record must be younger than the file by more than a tick of its clock.
         std::mutex m;
         std::condition_variable cv;

@@ -1,15 +1,18 @@
 // Replicator: the whole of one replicated database in this process. The only room that knows the
 // others: it opens the sidecar, decides by reconcile, claims, and then lets recorder, shipper and
-// snapshotter work as tasks of the pool. SQLite's threads reach it through WalEvents and the calls below.
+// snapshotter work as tasks of the pool. SQLite's threads reach it through WalEvents and the calls
+// below.
 //
 //   Start()  lock the sidecar -> examine what is here (WAL, spool, page table, clean-close record)
 //   settle   (pool) look at the store -> Reconcile() -> claim -> start the recorder
 //   Close()  last connection: flush within a bound, record the clean close, unlock
 //
 // Invariants:
-//   1. Nothing is captured or shipped before the claim is settled, or open_wait_ms has passed with the
-//      local state proven: what a process before us may still have in flight must be seen first.
-//   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly unshipped.
+//   1. Nothing is captured or shipped before the claim is settled, or open_wait_ms has passed with
+//      the local state proven: what a process before us may still have in flight must be seen
+//      first.
+//   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly
+//      unshipped.
 //   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work.
 //
 // Threads: any, except where said. States, closed list: see StateName().
@@ -41,13 +44,13 @@
 namespace guildlite {
 
 enum class ReplicationState {
-  kStarting,     // the claim is not settled yet
-  kScanning,     // first scan: nothing is durable before it ends
+  kStarting,  // the claim is not settled yet
+  kScanning,  // first scan: nothing is durable before it ends
   kReplicating,
-  kHealing,      // comparing every page; durable stays where it was
-  kUnshipped,    // the store does not answer: commits go on, nothing ships
-  kFenced,       // another writer owns the log; writes are refused
-  kDiverged,     // local content and log are not one history; writes are refused
+  kHealing,    // comparing every page; durable stays where it was
+  kUnshipped,  // the store does not answer: commits go on, nothing ships
+  kFenced,     // another writer owns the log; writes are refused
+  kDiverged,   // local content and log are not one history; writes are refused
   kStopped,
 };
 std::string_view StateName(ReplicationState state);
@@ -82,11 +85,11 @@ class Replicator final : public WalEvents {
     std::unique_ptr<DatabaseFile> database;
     std::unique_ptr<ObjectStore> store;
     Options options;
-    bool asked = false;   // configuration given now, not found in the sidecar
-    std::string owner;    // host and process, for people
+    bool asked = false;  // configuration given now, not found in the sidecar
+    std::string owner;   // host and process, for people
     std::function<std::optional<Published>(const volatile void*)> read_published;
-    // The database has been idle for a while: arm whatever notices other processes' writes to its -wal.
-    // What it noticed comes back by Poke().
+    // The database has been idle for a while: arm whatever notices other processes' writes to its
+    // -wal. What it noticed comes back by Poke().
     std::function<void()> idle;
     std::function<void(Tag, const std::string&)> warn;
   };
@@ -122,7 +125,8 @@ class Replicator final : public WalEvents {
 
   // Something may have been written by somebody else. Cheap.
   void Poke();
-  // Flushes, gives up the claim and forgets the url. NOT_DURABLE (nothing changed) if not flushed in time.
+  // Flushes, gives up the claim and forgets the url. NOT_DURABLE (nothing changed) if not flushed
+  // in time.
   Status Stop(int64_t timeout_ms);
   // The last connection closes, or the process exits: flush within the bound, remember, unlock.
   void Close(int64_t timeout_ms);
@@ -166,8 +170,8 @@ class Replicator final : public WalEvents {
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
   std::unique_ptr<Local> local_;  // what Examine() found; the settle task's until settled
-  Session planned_;               // of a new epoch of our own log whose claim did not come to its end
-  int64_t started_ms_ = 0;        // monotonic
+  Session planned_;         // of a new epoch of our own log whose claim did not come to its end
+  int64_t started_ms_ = 0;  // monotonic
 
   // The wal-index.
   std::mutex index_mutex_;
@@ -179,11 +183,12 @@ class Replicator final : public WalEvents {
   std::atomic<bool> settled_{false};
   std::atomic<bool> epoch_wanted_{false};  // the queue was dropped and the shipper has stopped
   std::atomic<bool> refused_{false};
-  std::atomic<bool> polling_{false};    // the capture task looks by itself within a millisecond or two
-  std::atomic<bool> stopping_{false};      // Stop() flushes: no write may slip in behind it
+  std::atomic<bool> polling_{
+      false};  // the capture task looks by itself within a millisecond or two
+  std::atomic<bool> stopping_{false};  // Stop() flushes: no write may slip in behind it
   std::atomic<bool> closed_{false};
   std::atomic<bool> unshipped_{false};
-  int quiet_polls_ = 0;                 // the capture task's
+  int quiet_polls_ = 0;  // the capture task's
 
   std::mutex ending_mutex_;  // Stop() and Close(): one of them, once. Taken before all others.
 

@@ -48,8 +48,8 @@ void Shipper::Begin(const StoreView& view, Session session, bool restorable) {
     ends_.clear();
     ends_.push_back({acked_.txid, next_});
   }
-  (void)sidecar_.WriteAcknowledged({next_, previous_hash_, acked_.txid, acked_.history_hash,
-                                    heal_open_, lineage_, epoch_});
+  (void)sidecar_.WriteAcknowledged(
+      {next_, previous_hash_, acked_.txid, acked_.history_hash, heal_open_, lineage_, epoch_});
   changed_.notify_all();
 }
 
@@ -162,8 +162,9 @@ Status Shipper::Prepare(ShipItem item, int64_t now_ms) {
   return Status::Ok();
 }
 
-// A transaction too large for one request: its pieces first, under names of their own; the log object
-// that lists them commits them. A name is never reused, a piece never skipped because one is there.
+// A transaction too large for one request: its pieces first, under names of their own; the log
+// object that lists them commits them. A name is never reused, a piece never skipped because one is
+// there.
 Status Shipper::UploadParts(ObjectHeader* header, const ShipItem& item) {
   uint32_t index = 0;
   for (uint64_t at = 0; at < item.body_size; ++index) {
@@ -198,8 +199,8 @@ Status Shipper::SettleExisting() {
   if (!view.ok()) return view.status();
   const ObjectHeader& h = view->header;
   if (h.lineage != lineage_ || h.epoch != epoch_ || h.session != session_) {
-    return Status(Tag::kFenced, "log slot " + std::to_string(next_.value) + " was filled by epoch " +
-                                    std::to_string(h.epoch.value) +
+    return Status(Tag::kFenced, "log slot " + std::to_string(next_.value) +
+                                    " was filled by epoch " + std::to_string(h.epoch.value) +
                                     ": another writer has taken over this log");
   }
   // Our own session put it before a crash, cut differently. Adopt it if it ends where one of our
@@ -241,7 +242,8 @@ void Shipper::Settle(const ShipItem& item, uint64_t object_hash, uint64_t size) 
     ends_.push_back({acked_.txid, next_});
     if (ends_.size() > kEndsMax) ends_.pop_front();
     last_error_ = Status::Ok();
-    record = {next_, previous_hash_, acked_.txid, acked_.history_hash, heal_open_, lineage_, epoch_};
+    record = {next_,      previous_hash_, acked_.txid, acked_.history_hash,
+              heal_open_, lineage_,       epoch_};
   }
   // Losing it costs a longer walk at the next open, nothing else.
   (void)sidecar_.WriteAcknowledged(record);
@@ -258,9 +260,8 @@ int64_t Shipper::Failed(const Status& status, int64_t now_ms) {
   changed_.notify_all();
   const int64_t ceiling = std::min(kRetryMaxMs, kRetryMinMs << std::min(failures_, 10u));
   ++failures_;
-  retry_at_ms_ =
-      now_ms + ceiling / 2 +
-      static_cast<int64_t>(random_.Next64() % static_cast<uint64_t>(ceiling / 2 + 1));
+  retry_at_ms_ = now_ms + ceiling / 2 +
+                 static_cast<int64_t>(random_.Next64() % static_cast<uint64_t>(ceiling / 2 + 1));
   return retry_at_ms_;
 }
 

@@ -1,10 +1,11 @@
 // Shipper: sealed batches -> log slots, one at a time, for one database. A Task.
 //
 // Invariants:
-//   1. Exactly one put is in flight; until it is settled the same bytes go to the same slot. A slot is
-//      never skipped, and nothing is decided from a HEAD or a missing key.
+//   1. Exactly one put is in flight; until it is settled the same bytes go to the same slot. A slot
+//      is never skipped, and nothing is decided from a HEAD or a missing key.
 //   2. A put that answers "exists" is read: the same bytes or a matching prefix of our tail is ours
-//      (a lost reply, a put of our own from before a crash, hazard H10); anything else means FENCED.
+//      (a lost reply, a put of our own from before a crash, hazard H10); anything else means
+//      FENCED.
 //   3. The WAL is on disk before what came from it is in the log (hazard H5).
 //   4. Durable means restorable (hazard H17): acknowledged, a usable snapshot at or below, no open
 //      heal.
@@ -44,8 +45,8 @@ class Shipper : public Task {
  public:
   struct Settings {
     int64_t sync_interval_ms = 1000;
-    uint64_t body_max = 8 << 20;       // of one log object
-    uint64_t part_bytes = 16 << 20;    // of one piece of a larger body
+    uint64_t body_max = 8 << 20;     // of one log object
+    uint64_t part_bytes = 16 << 20;  // of one piece of a larger body
   };
   // Called, on the pool, when the log can go on no further: FENCED, or dropped (then tag kOk: a new
   // epoch is needed).

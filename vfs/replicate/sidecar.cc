@@ -66,8 +66,9 @@ Status Sidecar::Lock() {
                              long{0xFE534D42L /* smb2 */}, long{AFS_SUPER_MAGIC}}) {
       if (fs.f_type == magic) {
         return Status(Tag::kStoreUnsafe,
-                      directory_ + " is on a network file system, where SQLite's WAL mode and "
-                                   "locks are not safe; put the database on a local disk");
+                      directory_ +
+                          " is on a network file system, where SQLite's WAL mode and "
+                          "locks are not safe; put the database on a local disk");
       }
     }
   }

@@ -1,9 +1,11 @@
 // The sidecar folder `app.db-guildlite/`: what one database's replication must remember locally.
 //
 //   lock      flock: which process captures and ships; close-on-exec, closed in forked children
-//   state     JSON, replaced atomically: lineage, epoch, session, url, options, inode of the database,
+//   state     JSON, replaced atomically: lineage, epoch, session, url, options, inode of the
+//   database,
 //             boot id
-//   cursor    three fixed records, rewritten in place without fsync: which WAL generation follows which
+//   cursor    three fixed records, rewritten in place without fsync: which WAL generation follows
+//   which
 //             transaction (link), how far the store has acknowledged, whether a heal is owed
 //   clean     written and fsynced at the last close: nothing was in the WAL any more
 //   pages     the page-hash table (vfs/capture/page_table.h)
@@ -34,7 +36,7 @@ struct SidecarState {
   Lineage lineage;
   Epoch epoch;
   Session session;
-  Session planned;           // of a takeover not known to have happened; 0 = none
+  Session planned;  // of a takeover not known to have happened; 0 = none
   std::string url;
   std::string options_json;  // persisted form, no secrets
   uint64_t device = 0;
@@ -58,8 +60,8 @@ struct Acknowledged {
   uint64_t previous_hash = 0;  // object hash of next_slot - 1
   Txid txid;                   // last transaction in the log
   uint64_t history_hash = 0;
-  bool heal_open = false;      // a HEAL_BEGIN without its HEAL_END
-  Lineage lineage;             // of which log, and in which epoch: the FENCE is in it then
+  bool heal_open = false;  // a HEAL_BEGIN without its HEAL_END
+  Lineage lineage;         // of which log, and in which epoch: the FENCE is in it then
   Epoch epoch;
   bool operator==(const Acknowledged&) const = default;
 };

@@ -29,7 +29,7 @@ struct Snapshotter::Work {
   CapturedState end;
   std::string object;
   bool stored = false;
-  bool hurried = false;                 // the log need not wait for its interval to reach E
+  bool hurried = false;  // the log need not wait for its interval to reach E
 };
 
 Snapshotter::Snapshotter(Clock& clock, Random& random, ObjectStore& store, Recorder& recorder,
@@ -101,8 +101,8 @@ int64_t Snapshotter::Step(int64_t now_ms) {
   }
   const auto scan = recorder_.scan();
   if (work_ && (work_->done ? anew : !scan || scan->id != work_->scan.id)) {
-    // Replaced by a heal, or by itself begun anew; or complete, but what it waits for was dropped and
-    // its transactions are not in this log. A request stays asked for.
+    // Replaced by a heal, or by itself begun anew; or complete, but what it waits for was dropped
+    // and its transactions are not in this log. A request stays asked for.
     if (work_->request != 0) {
       const std::lock_guard lock(mutex_);
       requested_label_ = work_->label;
@@ -117,9 +117,9 @@ int64_t Snapshotter::Step(int64_t now_ms) {
       bool wanted = false;
       {
         const std::lock_guard lock(mutex_);
-        wanted = owed_ || requested_label_.has_value() ||
-                 shipper_.counters().log_bytes >
-                     std::max(settings_.snapshot_min_bytes, last_bytes_ / 2);
+        wanted =
+            owed_ || requested_label_.has_value() ||
+            shipper_.counters().log_bytes > std::max(settings_.snapshot_min_bytes, last_bytes_ / 2);
       }
       if (!wanted) return kIdle;
       if (!recorder_.BeginSnapshotScan()) return now_ms + kRetryMs;
@@ -179,10 +179,8 @@ Status Snapshotter::Advance(bool* again) {
   if (!chunk->entries.empty() || (chunk->done && w.scan.kind != ScanKind::kHeal)) {
     const uint32_t page_size = chunk->done ? chunk->end.page_size : w.scan.start.page_size;
     if (!w.writer) {
-      w.writer = std::make_unique<BatchWriter>(
-          BatchWriter::Settings{.page_size = page_size,
-                                .level = 1,
-                                .block_pages_max = kSnapshotChunkPages});
+      w.writer = std::make_unique<BatchWriter>(BatchWriter::Settings{
+          .page_size = page_size, .level = 1, .block_pages_max = kSnapshotChunkPages});
       Transaction t;
       t.txid = w.scan.start.txid;
       t.mark = w.scan.start.mark_valid ? w.scan.start.mark : WalMark();
@@ -202,7 +200,8 @@ Status Snapshotter::Advance(bool* again) {
     w.encoded += w.writer->TakeEncoded();
   }
   if (!chunk->done) {
-    if (w.scan.kind == ScanKind::kHeal) wake_shipper_();  // the scan may wait for what it found to ship
+    if (w.scan.kind == ScanKind::kHeal)
+      wake_shipper_();  // the scan may wait for what it found to ship
     return Status::Ok();
   }
   *again = true;
@@ -224,12 +223,10 @@ Status Snapshotter::Advance(bool* again) {
 Status Snapshotter::FlushPart(bool last) {
   Work& w = *work_;
   while (w.encoded.size() >= settings_.part_bytes || (last && w.encoded.size() > 0)) {
-    const std::string_view bytes =
-        std::string_view(w.encoded).substr(0, std::min<uint64_t>(settings_.part_bytes,
-                                                                  w.encoded.size()));
-    const std::string key =
-        PartKey(shipper_.epoch(), w.scan.start.txid.value, static_cast<uint32_t>(w.parts.size()),
-                random_.Next64());
+    const std::string_view bytes = std::string_view(w.encoded).substr(
+        0, std::min<uint64_t>(settings_.part_bytes, w.encoded.size()));
+    const std::string key = PartKey(shipper_.epoch(), w.scan.start.txid.value,
+                                    static_cast<uint32_t>(w.parts.size()), random_.Next64());
     auto put = store_.Put(key, bytes, PutCondition::Create());
     if (!put.ok()) return put.status().Context("put " + key);
     w.parts.push_back({key, bytes.size(), Hash64(AsBytes(bytes))});

@@ -1,10 +1,11 @@
 // Snapshotter: drives the scans of one database and turns them into snapshots. A Task.
 //
-// First scan, live snapshot and heal are one algorithm (recorder.h holds the state, under the capture
-// mutex; this reads pages, encodes and uploads outside it):
+// First scan, live snapshot and heal are one algorithm (recorder.h holds the state, under the
+// capture mutex; this reads pages, encodes and uploads outside it):
 //
 //   begin: batch boundary at S -> chunks of pages -> end: E = what is captured then
-//   -> log acknowledged through E -> snapshot object {S, usable from E, first slot} -> manifest swap
+//   -> log acknowledged through E -> snapshot object {S, usable from E, first slot} -> manifest
+//   swap
 //
 // Invariants:
 //   1. A snapshot enters the manifest only after the log is acknowledged through E: before that it
@@ -12,8 +13,8 @@
 //   2. Memory is one chunk and one part; nothing is staged on disk.
 //   3. A scan that was replaced (a gap was found) leaves parts nobody names; they are never reused.
 //
-// Automatic snapshots: when the log since the last one exceeds max(snapshot_min_bytes, half the last
-// snapshot's stored bytes).
+// Automatic snapshots: when the log since the last one exceeds max(snapshot_min_bytes, half the
+// last snapshot's stored bytes).
 //
 // Thread-safe; Step() runs on the pool only.
 #pragma once

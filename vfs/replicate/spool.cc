@@ -188,7 +188,8 @@ void Spool::Append(SealedBatch batch) {
       b.bytes = std::string();
       unsaved_ = 0;
     } else {
-      // Nothing shorter than the whole can ship: read it back into memory, where WriteOut() retries.
+      // Nothing shorter than the whole can ship: read it back into memory, where WriteOut()
+      // retries.
       const uint64_t front_size = b.size - b.bytes.size();
       auto front = Read(b, 0, front_size);
       if (front.ok()) {
@@ -268,7 +269,8 @@ Result<std::string> Spool::Read(const SealedBatch& batch, uint64_t offset, uint6
                         std::as_writable_bytes(std::span(out.data(), out.size())));
   if (!n.ok()) return n.status();
   if (*n != length) {
-    return Status(Tag::kLocalIo, "spool file " + file->path() + " is shorter than what was written");
+    return Status(Tag::kLocalIo,
+                  "spool file " + file->path() + " is shorter than what was written");
   }
   return out;
 }

@@ -1,18 +1,19 @@
 // The spool: sealed batches that the store has not acknowledged, in order.
 //
-// The WAL itself is the queue; a batch is written here only when the WAL frames it came from are about
-// to be reused, when memory is full, or while a transaction too large for memory is encoded. The
-// bytes are exactly those that ship.
+// The WAL itself is the queue; a batch is written here only when the WAL frames it came from are
+// about to be reused, when memory is full, or while a transaction too large for memory is encoded.
+// The bytes are exactly those that ship.
 //
 // Invariants:
 //   1. Batches are consecutive: each starts one txid after its predecessor's last.
-//   2. WriteOut() hands every byte to the kernel before the WAL may be reset (kill -9 keeps them); it
-//      does not fsync: after power loss a torn tail is recognised by the batch's own hash and dropped.
+//   2. WriteOut() hands every byte to the kernel before the WAL may be reset (kill -9 keeps them);
+//      it does not fsync: after power loss a torn tail is recognised by the batch's own hash and
+//      dropped.
 //   3. A file goes only when all its batches are acknowledged and the page table's header is past
 //      them (re-applying them is what makes a half-written table whole).
 //   4. Memory holds at most kMemoryMax of encoded bytes; beyond that they live in the file alone.
-//   5. A batch acknowledged while it is still in memory alone is kept until it is in a file or the page
-//      table's header is past it: else a WAL reset would leave a hole between table and WAL.
+//   5. A batch acknowledged while it is still in memory alone is kept until it is in a file or the
+//      page table's header is past it: else a WAL reset would leave a hole between table and WAL.
 //
 // Not thread-safe: the capture mutex guards it. Names: spool/<first txid %016x>.
 #pragma once
@@ -32,14 +33,14 @@ namespace guildlite {
 
 struct SealedBatch {
   Txid first;
-  Transaction last;            // the state after the batch
-  int64_t first_time_ms = 0;   // commit time of its first transaction; 0: not known
+  Transaction last;           // the state after the batch
+  int64_t first_time_ms = 0;  // commit time of its first transaction; 0: not known
   uint32_t page_size = 0;
   uint64_t size = 0;
   bool starts_object = false;  // a scan began right before it: no earlier batch in the same object
   // Where the bytes are: in memory, in a spool file, or both.
   std::string bytes;
-  uint64_t file = 0;           // first txid in the name; 0: in memory only
+  uint64_t file = 0;  // first txid in the name; 0: in memory only
   uint64_t offset = 0;
 };
 
@@ -50,9 +51,10 @@ class Spool {
 
   explicit Spool(std::string directory) : directory_(std::move(directory)) {}
 
-  // Reads what an earlier process left, in order. `page` gets every page entry and `transaction` every
-  // transaction of batches whose last txid is above `table`. Batches above `acknowledged` are queued.
-  // A gap ends it: what follows is removed. Returns the last txid found, or `table` when none.
+  // Reads what an earlier process left, in order. `page` gets every page entry and `transaction`
+  // every transaction of batches whose last txid is above `table`. Batches above `acknowledged` are
+  // queued. A gap ends it: what follows is removed. Returns the last txid found, or `table` when
+  // none.
   Result<Txid> Recover(Txid table, Txid acknowledged,
                        const std::function<void(const Transaction&)>& transaction,
                        const std::function<void(const Transaction&, const PageEntry&)>& page);
@@ -94,13 +96,13 @@ class Spool {
   std::string directory_;
   std::deque<SealedBatch> queue_;
   std::vector<const SealedBatch*> pending_;  // scratch of pending()
-  size_t unsaved_ = 0;          // of queue_, at its back
+  size_t unsaved_ = 0;                       // of queue_, at its back
   uint64_t pending_bytes_ = 0;
   uint64_t memory_bytes_ = 0;
   uint64_t file_bytes_ = 0;
   uint64_t partial_bytes_ = 0;  // of the batch being encoded, already in the file
   std::deque<FileInfo> files_;
-  File current_;                // files_.back()
+  File current_;  // files_.back()
   Txid acknowledged_;
   Txid table_;
 };

@@ -23,8 +23,8 @@ class TableVisitor : public BatchVisitor {
     wanted_ = t.txid > state_->txid;
     if (!wanted_) return Status::Ok();
     if (t.txid != state_->txid.Next()) {
-      return Status(Tag::kChainBroken, "transactions are missing before txid " +
-                                           std::to_string(t.txid.value));
+      return Status(Tag::kChainBroken,
+                    "transactions are missing before txid " + std::to_string(t.txid.value));
     }
     if (t.database_pages != table_->pages()) table_->Resize(t.database_pages, state_->page_size);
     state_->txid = t.txid;
@@ -52,8 +52,8 @@ class TableVisitor : public BatchVisitor {
 
 }  // namespace
 
-Result<bool> ReplayTable(ObjectStore& store, const StoreView& view, Slot from,
-                         CapturedState* state, PageTable* table) {
+Result<bool> ReplayTable(ObjectStore& store, const StoreView& view, Slot from, CapturedState* state,
+                         PageTable* table) {
   // Back to the object that holds state->txid + 1, then forward.
   std::deque<std::pair<Slot, std::string>> objects;
   const auto fetch = [&](Slot slot) -> Result<std::string> {
@@ -72,7 +72,8 @@ Result<bool> ReplayTable(ObjectStore& store, const StoreView& view, Slot from,
     auto header = DecodeHeader(*bytes, LogKey(slot));
     if (!header.ok()) return header.status();
     objects.emplace_front(slot, std::move(*bytes));
-    if (header->kind == ObjectKind::kData && header->first_txid.value <= state->txid.value + 1) break;
+    if (header->kind == ObjectKind::kData && header->first_txid.value <= state->txid.value + 1)
+      break;
     if (header->kind == ObjectKind::kUndo) return false;
   }
   for (Slot slot = from.Next(); slot < view.next && objects.size() < kObjectsMax;

@@ -2,8 +2,9 @@
 // refuse. Triggers and veto points, never a source of data: no page passes through here.
 //
 // Called on SQLite's threads, several connections at once; the only floor-crossing that is. None of
-// these waits for the store unless the user asked for it (Committed in durable mode), and every wait
-// is bounded. Bytes of a wal-index are read only between IndexMapped and IndexUnmapping of an owner.
+// these waits for the store unless the user asked for it (Committed in durable mode), and every
+// wait is bounded. Bytes of a wal-index are read only between IndexMapped and IndexUnmapping of an
+// owner.
 //
 // Source of the hook points: the call order of one commit, shared study of wal.c and pager.c:
 //   lock WRITE -> [lock READ1..4 X, reset] -> [WAL header] -> frames -> wal-index -> unlock WRITE
@@ -43,20 +44,20 @@ class WalEvents {
   // Right before the WRITE lock is released, after commit or rollback.
   virtual void BeforeWriteUnlock() = 0;
 
-  // SQLITE_FCNTL_COMMIT_PHASETWO. `exclusive_commit_frame`: set when the connection holds no shm WRITE
-  // lock of its own (locking_mode=EXCLUSIVE): the index of the commit frame written last. An error is
-  // returned by COMMIT although the transaction is committed locally.
+  // SQLITE_FCNTL_COMMIT_PHASETWO. `exclusive_commit_frame`: set when the connection holds no shm
+  // WRITE lock of its own (locking_mode=EXCLUSIVE): the index of the commit frame written last. An
+  // error is returned by COMMIT although the transaction is committed locally.
   virtual Status Committed(std::optional<uint32_t> exclusive_commit_frame) = 0;
 
   // False: the WAL holds something that could not be secured in time; the shim answers SQLITE_BUSY.
   virtual bool MayDiscardWal(DiscardReason reason) = 0;
 
-  // The database's EXCLUSIVE lock is about to be given up, after a close, a change of journal mode, or
-  // locking_mode=EXCLUSIVE: until this returns nobody else can have written.
+  // The database's EXCLUSIVE lock is about to be given up, after a close, a change of journal mode,
+  // or locking_mode=EXCLUSIVE: until this returns nobody else can have written.
   virtual void LeavingExclusive() {}
 
-  // A new WAL header (xWrite of 32 bytes at offset 0 of the -wal) is about to be written. Always after
-  // a granted MayDiscardWal, or on a new or empty WAL.
+  // A new WAL header (xWrite of 32 bytes at offset 0 of the -wal) is about to be written. Always
+  // after a granted MayDiscardWal, or on a new or empty WAL.
   virtual void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) = 0;
 };
 

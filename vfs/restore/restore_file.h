@@ -2,12 +2,10 @@
 // whole, then at once the target.
 //
 //   1. The temp file is locked (flock) as long as its restore runs. Create() removes the unlocked
-//   ones
-//      of the same name: what killed restores left.
+//      ones of the same name: what killed restores left.
 //   2. Publish() never replaces anything and never leaves a name it could not make durable.
 //   3. No descriptor of ours is open on the file once it has its final name: closing one would drop
-//   the
-//      POSIX locks of whoever in this process has opened it as a database by then (fcntl(2)).
+//      the POSIX locks of whoever in this process has opened it as a database by then (fcntl(2)).
 //
 // Writes that follow each other are gathered; reads see them. Not thread-safe.
 #pragma once

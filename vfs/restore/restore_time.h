@@ -4,11 +4,9 @@
 //      yield: "YYYY-MM-DD", "YYYY-MM-DD HH:MM[:SS[.fraction]]", with 'T' or one space. No zone:
 //      UTC.
 //   2. Strict: fixed digits, a day the calendar has, nothing before or after. No locale, no time
-//   zone
-//      database, no "now": the same text means the same instant on every machine.
+//      zone database, no "now": the same text means the same instant on every machine.
 //   3. Digits beyond the millisecond are cut off, not rounded: commit times are whole milliseconds,
-//   so
-//      "at or before t" is the same set.
+//      so "at or before t" is the same set.
 //
 // Not accepted: second 60 (unix time has no leap seconds), hour 24, Julian day numbers.
 #pragma once

@@ -6,20 +6,16 @@
 //
 // Invariants:
 //   1. Nothing appears under the final name unless every byte of it was verified; an existing file
-//   is
-//      never replaced (link(2), not rename(2)).
+//      is never replaced (link(2), not rename(2)).
 //   2. The target is a restore point: its rolling checksum is known, it is at or above its
-//   snapshot's
-//      usable_from and not inside an open heal. "Latest" is the newest such point at the tip.
+//      snapshot's usable_from and not inside an open heal. "Latest" is the newest such point at the
+//      tip.
 //   3. A killed restore leaves only `.<name>.guildlite-restore-<hex>` beside the target, locked
-//   while in
-//      use; the next restore into that directory removes unlocked ones of the same name.
+//      while in use; the next restore into that directory removes unlocked ones of the same name.
 //   4. Memory is bounded: one part, one block, the walk's budget. What the walk did not keep is
-//   fetched
-//      again and must have the hash it had.
+//      fetched again and must have the hash it had.
 //   5. An object that is gone is damage, unless a manifest read after that says it was retired:
-//   then
-//      the restore is planned anew (hazard H2), at most kPlanTriesMax times.
+//      then the restore is planned anew (hazard H2), at most kPlanTriesMax times.
 //
 // Not here: what SQLite makes of the content (RestoreSettings::sqlite_check), retries of the store.
 #pragma once

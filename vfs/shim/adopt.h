@@ -7,8 +7,7 @@
 //   2. The original table comes back before the base VFS's xClose runs: it may free what the file
 //   holds.
 //   3. The pager keeps its original VFS, so a WAL that is opened later is adopted when the first
-//   shm
-//      lock of it is taken: SQLite calls none before the WAL is open.
+//      shm lock of it is taken: SQLite calls none before the WAL is open.
 //
 // It adopts the main database only, not attached ones.
 #pragma once

@@ -3,15 +3,13 @@
 //
 // Invariants:
 //   1. Every tag has one primary code (the table of the public surface); an extended code is used
-//   only
-//      where SQLite itself would say the same.
+//      only where SQLite itself would say the same.
 //   2. What COMMIT returns is never SQLITE_OK, SQLITE_NOTFOUND or SQLITE_BUSY:
-//   pager_end_transaction()
-//      of pager.c takes NOTFOUND from COMMIT_PHASETWO for success, and BUSY would leave the
-//      transaction open although its frames are published (OP_AutoCommit of vdbe.c).
+//      pager_end_transaction() of pager.c takes NOTFOUND from COMMIT_PHASETWO for success, and BUSY
+//      would leave the transaction open although its frames are published (OP_AutoCommit of
+//      vdbe.c).
 //   3. No exception crosses a function SQLite calls. Guarded() turns one into a code; Shielded() is
-//   for
-//      work whose result SQLite ignores and which must not stop what comes after it.
+//      for work whose result SQLite ignores and which must not stop what comes after it.
 //
 // Texts do not cross here: an error SQLite makes of a VFS return code has SQLite's stock text, and
 // SQL functions report Status::ToString() themselves.

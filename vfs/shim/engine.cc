@@ -92,9 +92,9 @@ Status Engine::FirstOpened(Node& node) {
     if (!node.writable()) return Status::Ok();
     for (const auto& [other, replicated] : All()) {
       if (other != path && replicated.replicator->options().url == options.url) {
-        return refused(Status(Tag::kPrefixClash,
-                              path + " and " + other + " would both replicate to " + options.url +
-                                  "; give each its own url, with {name}"));
+        return refused(Status(Tag::kPrefixClash, path + " and " + other +
+                                                     " would both replicate to " + options.url +
+                                                     "; give each its own url, with {name}"));
       }
     }
     const auto found = IdentityOf(path);
@@ -108,7 +108,8 @@ Status Engine::FirstOpened(Node& node) {
     if (s.ok()) return s;
     if (s.tag() == Tag::kOwned) {
       // Its owner captures what is written here.
-      Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated by this process: " + s.message());
+      Log(LogLevel::kWarn, TagName(s.tag()), path,
+          "not replicated by this process: " + s.message());
       return Status::Ok();
     }
     return refused(s);
@@ -134,7 +135,8 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
     }
     RestoreSettings settings;
     settings.random = &SystemRandom();
-    // Over a placeholder by rename: whoever opens the name sees the empty file or all of the restore.
+    // Over a placeholder by rename: whoever opens the name sees the empty file or all of the
+    // restore.
     const std::string target = placeholder ? path + "-guildlite-restored" : path;
     if (placeholder) GUILDLITE_RETURN_IF_ERROR(RemoveFile(target));
     auto report = Restore(**store, target, RestoreTarget(), settings);
@@ -144,12 +146,14 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
       GUILDLITE_RETURN_IF_ERROR(SyncDirectory(DirectoryOf(path)));
     }
     Log(LogLevel::kWarn, "RESTORED", path,
-        "the file was missing or empty; restored " + report->position.ToString() + " from " + options.url);
+        "the file was missing or empty; restored " + report->position.ToString() + " from " +
+            options.url);
     return Status::Ok();
   }
   if (manifest.status().tag() != Tag::kNotFound) return manifest.status();
   if (placeholder) return Status::Ok();
-  // Proven empty. The base VFS would create the file a moment later; the sidecar needs its inode now.
+  // Proven empty. The base VFS would create the file a moment later; the sidecar needs its inode
+  // now.
   auto created = File::Open(path, O_RDWR | O_CREAT, 0644);
   return created.ok() ? Status::Ok() : created.status();
 }
@@ -218,8 +222,9 @@ Result<Engine::Replicated> Engine::Find(sqlite3* db) {
     if (const auto remembered = Sidecar(node->path() + "-guildlite").ReadState();
         remembered.ok() && *remembered) {
       return Status(Tag::kOwned,
-                    node->path() + " is replicated, but not by this process: see the log for why, or "
-                                   "call this in the process that holds " +
+                    node->path() +
+                        " is replicated, but not by this process: see the log for why, or "
+                        "call this in the process that holds " +
                         node->path() + "-guildlite/lock");
     }
   }
@@ -227,8 +232,7 @@ Result<Engine::Replicated> Engine::Find(sqlite3* db) {
                 "this connection's main database is not replicated; call replication_start(url)");
 }
 
-Result<Position> Engine::Start(sqlite3* db, const std::string& url,
-                               std::string_view options_json) {
+Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_view options_json) {
   GUILDLITE_RETURN_IF_ERROR(Adopt(db));
   const auto node = FindNode(db);
   if (!node) {
@@ -260,8 +264,8 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url,
   if (auto found = Find(db); found.ok()) {
     const Options& now = found->replicator->options();
     if (now.url != url) {
-      return Status(Tag::kBadArgument, path + " already replicates to " + now.url +
-                                           "; call replication_stop() first");
+      return Status(Tag::kBadArgument,
+                    path + " already replicates to " + now.url + "; call replication_stop() first");
     }
     const Status settled = found->replicator->WaitSettled(now.open_wait_ms);
     if (settled.ok() && now == options) {

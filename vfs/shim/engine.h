@@ -1,15 +1,15 @@
-// Engine: what one process has of guildlite. Owns the worker pool, the stores, the watch for strangers
-// and one Replicator a replicated database; the registered VFS and the SQL functions point to it. The
-// one global, because SQLite's entry point has no other place to keep it; never destroyed, because
-// threads and exit handlers may outlive static destruction.
+// Engine: what one process has of guildlite. Owns the worker pool, the stores, the watch for
+// strangers and one Replicator a replicated database; the registered VFS and the SQL functions
+// point to it. The one global, because SQLite's entry point has no other place to keep it; never
+// destroyed, because threads and exit handlers may outlive static destruction.
 //
 // It decides which database is replicated when it is opened:
 //   GUILDLITE_URL (and GUILDLITE_MATCH) names it   -> asked for now
 //   its -guildlite folder remembers a url          -> resumed
 //   otherwise                                      -> passes straight through
 //
-// Thread-safe. Lock order: engine mutex before nothing; no call into a Replicator, a Node or a store
-// is made under it.
+// Thread-safe. Lock order: engine mutex before nothing; no call into a Replicator, a Node or a
+// store is made under it.
 #pragma once
 
 #include <sqlite3.h>

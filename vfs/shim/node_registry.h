@@ -7,14 +7,14 @@
 //
 // Invariants:
 //   1. FirstOpened() and LastClosing() of one path never overlap; whoever comes meanwhile waits, at
-//   most
-//      kOpenWaitMs, and is then told BUSY. A call from inside the callback itself does not wait.
+//      most kOpenWaitMs, and is then told BUSY. A call from inside the callback itself does not
+//      wait.
 //   2. No lock of the registry is held while the host, an events object or a VFS is called; the one
 //      exception is a node's mapping lock, held over IndexMapped and IndexUnmapping so that each
 //      mapping is announced to each events object exactly once.
 //   3. An events object stays alive as long as its node (a connection may be inside a call), and is
-//   told
-//      IndexUnmapping for whatever it was told IndexMapped, also when it is removed or replaced.
+//      told IndexUnmapping for whatever it was told IndexMapped, also when it is removed or
+//      replaced.
 //
 // It knows nothing of file methods.
 #pragma once

@@ -9,9 +9,8 @@
 // Invariants:
 //   1. A call SQLite ignores the result of (unlock, unmap, close) always reaches the base VFS.
 //   2. BeforeWriteLock() is asked for write transactions only. The WRITE lock is also taken to
-//   rebuild
-//      the wal-index (walIndexReadHdr(), by readers: no READ lock held yet) and by FULL, RESTART
-//      and TRUNCATE checkpoints (CKPT held): refusing those would make a fenced database
+//      rebuild the wal-index (walIndexReadHdr(), by readers: no READ lock held yet) and by FULL,
+//      RESTART and TRUNCATE checkpoints (CKPT held): refusing those would make a fenced database
 //      unreadable.
 //   3. WAL content goes only with leave: READ1..4 exclusive (walRestartLog(), walCheckpoint()), the
 //      EXCLUSIVE lock on a WAL database (sqlite3WalClose() checkpoints and deletes under it), and,
@@ -20,11 +19,9 @@
 //      used to restart the index stays good until a commit of the new generation: asked again, a
 //      refusal would fail a commit, while at the lock it only makes the WAL longer.
 //   4. kClose is asked after the EXCLUSIVE lock is held, so that nobody can commit between the
-//   answer
-//      and the deletion; refused, the lock goes back to what it was.
+//      answer and the deletion; refused, the lock goes back to what it was.
 //   5. A commit without a shm WRITE lock of this connection is reported with the index of its
-//   commit
-//      frame, as seen in passing: with a wal-index on the heap nothing else tells.
+//      commit frame, as seen in passing: with a wal-index on the heap nothing else tells.
 //   6. A database without events costs one atomic load a call, and nothing allocates in a callback.
 //
 // They never look at page content and read nothing back, except the 32 bytes of a WAL header when

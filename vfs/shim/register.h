@@ -4,11 +4,9 @@
 // Invariants:
 //   1. SQLite is used through the sqlite3_api_routines of the first load and nothing else.
 //   2. One shim a process. A second copy of the module (another path, loaded twice) finds the first
-//   by
-//      its name and leaves everything alone.
+//      by its name and leaves everything alone.
 //   3. Only main databases and their WALs are wrapped; every other file is opened by the base VFS
-//   into
-//      the memory SQLite gave us, as if we were not there.
+//      into the memory SQLite gave us, as if we were not there.
 //   4. In a forked child all hooks pass straight through: no event, no registry, no callback.
 //
 // It does not unregister: a default VFS may be in use until the process ends.
