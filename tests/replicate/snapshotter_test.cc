@@ -166,8 +166,8 @@ TEST_F(SnapshotterTest, AnErrorToldToTheAskerLosesNothingOfTheFirstScan) {
     FaultStore store(memory);
     SimDatabase db(dir_.File("first-" + std::to_string(n) + ".db"));
     SimDatabase::Pages pages;
-    for (uint32_t p = 1; p <= 40; ++p) pages[p] = p;
-    db.Stranger(pages, 40);
+    for (uint32_t p = 1; p <= 400; ++p) pages[p] = p;
+    db.Stranger(pages, 400);
     db.Close(/*stranger=*/true);
     db.Open();
     RigSettings settings;
@@ -178,7 +178,7 @@ TEST_F(SnapshotterTest, AnErrorToldToTheAskerLosesNothingOfTheFirstScan) {
     const uint64_t request = Must(rig.snapshotter->Request("first"));
     store.Inject(FaultStore::kAny, n, Fault::kDeny);
     rig.Run();
-    db.Commit({{9, 9}}, 40);
+    db.Commit({{9, 9}}, 400);
     rig.Run();
     EXPECT_TRUE(rig.snapshotter->Finished(request).has_value());
     auto content = RestoredContent(memory, dir_.path(), "");
