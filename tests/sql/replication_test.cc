@@ -106,7 +106,8 @@ TEST_F(ReplicationTest, ALargeDatabaseIsWrittenToWhileItsScanRunsAndSyncWaitsFor
   }
   const std::string position = Position(db);
   EXPECT_EQ(db.Text("SELECT replication_sync()"), position);
-  EXPECT_EQ(db.Text("SELECT state, scan_pages, heals FROM replication_status"), "replicating|0|0");
+  // (The log has outgrown the first snapshot by now: the next one may be under way.)
+  EXPECT_EQ(db.Text("SELECT state, heals FROM replication_status"), "replicating|0");
   ExpectInStore(db, Url());
 }
 
