@@ -17,11 +17,11 @@ Facts FromBits(unsigned bits) {
   const auto bit = [&](int i) { return (bits >> i & 1) != 0; };
   Facts f;
   f.local = {bit(0), bit(1), bit(2), bit(3), bit(4), bit(5)};
-  f.store = {bit(6), bit(7), bit(8), bit(9)};
+  f.store = {bit(6), bit(7), bit(8), bit(9), bit(11)};
   f.asked = bit(10);
   return f;
 }
-constexpr unsigned kCombinations = 1u << 11;
+constexpr unsigned kCombinations = 1u << 12;
 
 std::string Show(const Facts& f) {
   std::string s;
@@ -38,6 +38,7 @@ std::string Show(const Facts& f) {
   add(f.store.same_lineage, "same_lineage");
   add(f.store.our_session, "our_session");
   add(f.store.tip_in_history, "tip_in_history");
+  add(f.store.tip_beyond, "tip_beyond");
   add(f.asked, "asked");
   return s;
 }
@@ -152,6 +153,7 @@ TEST_F(ReconcileTest, TheTableOfTheHeader) {
   const StoreFacts none{};
   const StoreFacts ours{true, true, true, true};
   const StoreFacts behind{true, true, true, false};
+  const StoreFacts beyond{true, true, true, false, true};
   const StoreFacts taken{true, true, false, false};
   const StoreFacts other{true, false, false, false};
   const Row rows[] = {
@@ -164,6 +166,9 @@ TEST_F(ReconcileTest, TheTableOfTheHeader) {
       {"4 unproven", unproven, ours, false, Verdict::kHeal},
       {"4 owed", owed, ours, false, Verdict::kHeal},
       {"4 tip unknown", whole, behind, false, Verdict::kHeal},
+      {"9", whole, beyond, false, Verdict::kRefuse, Tag::kDiverged},
+      {"9 asked", whole, beyond, true, Verdict::kRefuse, Tag::kDiverged},
+      {"9 but a heal is owed", owed, beyond, false, Verdict::kHeal},
       {"5", whole, taken, false, Verdict::kRefuse, Tag::kFenced},
       {"5 asked", whole, taken, true, Verdict::kCompare},
       {"6 nothing remembered", nothing, other, true, Verdict::kCompare},

@@ -1,30 +1,29 @@
 // Reconcile: what a database found at open is, compared with the store, and what follows. Pure:
 // facts in, decision out; tests hold the table.
 //
-//   found                                                             decision
-//   --------------------------------------------------------------- -------------------------------
-//   1 store empty, nothing remembered (or a new url)                  first start
-//   2 store empty, but this database was replicated there             asked for now: first start;
-//                                                                     else NO_BACKUP, nothing
-//                                                                     written
-//   3 our session, WAL or clean close prove the captured state        continue, same epoch
-//   4 our session, a heal is owed, or the file is not provably what   heal, new epoch
-//     was captured (written without us, power loss): same inode
-//   5 another session took over                                       asked for now: compare;
-//                                                                     else FENCED
-//   6 nothing remembered, another inode, or another lineage; asked    compare: equal to the tip (or
-//   the
-//     for now                                                         tip's WAL mark is in our WAL)
-//     ->
-//                                                                     new epoch, go on; else
-//                                                                     DIVERGED
-//   7 as 6, not asked for now                                         DIVERGED (a copied folder
-//   never
-//                                                                     becomes a second writer)
-//   8 as 6, and the local database is empty                           RESTORE_NEEDED
+//   found                                                      decision
+//   ---------------------------------------------------------  ---------------------------------
+//   1 store empty, nothing remembered (or a new url)           first start
+//   2 store empty, but this database was replicated there      asked for now: first start;
+//                                                              else NO_BACKUP
+//   3 our session; WAL or clean close prove the captured       continue, same epoch
+//     state
+//   4 our session; a heal is owed, or the file is not          heal, new epoch
+//     provably what was captured (written without us, power
+//     loss), same inode
+//   5 another session took over                                asked for now: compare;
+//                                                              else FENCED
+//   6 nothing remembered, another inode or another lineage;    compare: equal to the tip, or the
+//     asked for now                                            tip's WAL mark is in our WAL: new
+//                                                              epoch; else DIVERGED
+//   7 as 6, not asked for now                                  DIVERGED: a copied folder never
+//                                                              becomes a second writer
+//   8 as 6, and the local database is empty                    RESTORE_NEEDED
+//   9 our session, proven, and the log goes on from there      DIVERGED: an older copy was put
+//     with what is not here                                    back
 //
-// A disk older than the store never overwrites it: only rows 1-4 write without having compared, and
-// 4 keeps everything before it restorable.
+// A disk older than the store never overwrites it: only rows 1-4 write without having compared,
+// and 4 keeps everything before it restorable.
 #pragma once
 
 #include <string>
@@ -50,6 +49,9 @@ struct StoreFacts {
   // or below the captured one's and its history hash is known locally, or can be checked while
   // capturing.
   bool tip_in_history = false;
+  // The log goes on from a state that is proven to be here, with transactions that are not: this is
+  // an earlier state of the same database.
+  bool tip_beyond = false;
 };
 
 enum class Verdict { kFirstStart, kContinue, kHeal, kCompare, kRefuse };

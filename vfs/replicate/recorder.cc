@@ -310,11 +310,14 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
     if (published->max_frame == 0) {
       const bool linked = link_ && link_->salt1 == published->salt1 &&
                           link_->salt2 == published->salt2 && link_->txid == state_.txid;
-      if (state_.mark_valid && !same && !linked && !any_generation_ && published->salt1 != 0) {
+      if (state_.mark_valid && !same && !linked && !any_generation_) {
+        // Reset by ourselves just now: the release of the WRITE lock links it.
+        if (granted_.load(std::memory_order_relaxed)) break;
         // Reset by another process, and nothing written since: the old frames are still there to
-        // tell whether we saw them all.
+        // tell whether we saw them all. Without salts there is not even the old file any more.
         if (!NothingMissedBefore(*published)) {
           BeginHealLocked("the WAL was reset by another process before its end was captured");
+          continue;
         }
         link_ = WalLink{published->salt1, published->salt2, state_.txid, state_.history_hash};
         GUILDLITE_RETURN_IF_ERROR(sidecar_.WriteLink(*link_));

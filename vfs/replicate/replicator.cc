@@ -473,6 +473,7 @@ Status Replicator::SettleNow() {
         auto reached = TipReachedByWal(*view);
         if (!reached.ok()) return reached.status();
         facts.tip_in_history = *reached;
+        facts.tip_beyond = !*reached;
       } else {
         // What lies between must still be here: after a power loss the table may have reached the
         // disk without the spool.
