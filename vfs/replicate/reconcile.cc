@@ -28,9 +28,9 @@ Decision Reconcile(const LocalFacts& local, const StoreFacts& store, bool asked)
     if (local.proven && !local.heal_owed && store.tip_beyond) {  // row 9
       return Refuse(Tag::kDiverged,
                     "the store holds transactions of this database that its disk has not: an older "
-                    "copy was put back, or the disk lost what it had synced. Restore the newest state "
-                    "with snapshot_restore() to a new file; to go on from this older one instead, "
-                    "replicate it to another url");
+                    "copy was put back, or the disk lost what it had synced. Restore the newest "
+                    "state with snapshot_restore() to a new file; to go on from this older one "
+                    "instead, replicate it to another url");
     }
     return {Verdict::kHeal, true, {}};  // row 4
   }
