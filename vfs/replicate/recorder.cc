@@ -648,6 +648,12 @@ Result<std::optional<ShipItem>> Recorder::NextToShip(Txid acknowledged, uint64_t
     return std::optional<ShipItem>(std::move(item));
   }
   const auto pending = spool_.pending();
+  if (!pending.empty() && pending.front()->first != acknowledged.Next()) {
+    // Whatever the reason, a log with a hole would be no log any more.
+    Drop("the queue goes on at txid " + std::to_string(pending.front()->first.value) +
+         " but the log ends at txid " + std::to_string(acknowledged.value));
+    return std::optional<ShipItem>();
+  }
   const SealedBatch* end = nullptr;
   for (const SealedBatch* batch : pending) {
     if (!markers_.empty() && batch->last.txid > markers_.front().at.txid) break;

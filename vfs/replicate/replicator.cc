@@ -247,7 +247,9 @@ Status Replicator::Examine() {
     return recorder_->spool_for_recovery().Discard();
   }
   const auto pending = recorder_->spool_for_recovery().pending();
-  l.ships_from = pending.empty() ? l.captured.txid.Next() : pending.front()->first;
+  // After a power loss the table may have reached the disk without the end of the spool.
+  const bool dense = !pending.empty() && pending.back()->last.txid == l.captured.txid;
+  l.ships_from = dense ? pending.front()->first : l.captured.txid.Next();
   l.table_whole = l.captured.rolling_known && l.table.complete() &&
                   l.table.sum() == l.captured.rolling_checksum &&
                   l.table.pages() == l.captured.database_pages;
@@ -494,6 +496,8 @@ Status Replicator::SettleNow() {
       return decision.refusal;
     case Verdict::kFirstStart: {
       (void)recorder_->spool_for_recovery().Discard();
+      // What is remembered is of another log: its table must not be taken for this one's.
+      GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
       auto claimed = TakeEpoch(nullptr);
       if (!claimed.ok()) return claimed.status();
       (void)sidecar_.WriteHealOwed(false);
@@ -539,7 +543,8 @@ Status Replicator::SettleNow() {
         recorder_->StartFirst(tip.txid, tip.history_hash);
       } else if (l.table_whole &&
                  ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
-                  recorder_->AdoptableEnd(tip.txid, tip.history_hash) ||
+                  (l.ships_from <= tip.txid.Next() &&
+                   recorder_->AdoptableEnd(tip.txid, tip.history_hash)) ||
                   (!spool.pending().empty() && l.ships_from <= tip.txid.Next() && l.acknowledged &&
                    l.acknowledged->txid == tip.txid &&
                    l.acknowledged->history_hash == tip.history_hash))) {
