@@ -94,6 +94,35 @@ TEST_F(ReplicationTest, ADatabaseInWalModeIsReplicatedWithWhatItsWalHeldBefore) 
   ExpectInStore(db, Url());
 }
 
+// Back in WAL mode without a frame to tell of it: what was written between is found all the same.
+TEST_F(ReplicationTest, AWriteInAnotherJournalModeIsInTheStoreOnceSyncReturns) {
+  SqlProcess process;
+  Connection db = process.Open(Path("a.db"));
+  db.Ok("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+  ASSERT_TRUE(db.Load().ok());
+  db.Ok("SELECT replication_start(?)", {Url()});
+  db.Ok("SELECT replication_sync()");
+  db.Ok("PRAGMA journal_mode=DELETE");
+  db.Ok("UPDATE t SET a = 2");
+  db.Ok("PRAGMA journal_mode=WAL");
+  ExpectInStore(db, Url());
+  EXPECT_EQ(db.Text("SELECT a FROM t"), "2");
+}
+
+TEST_F(ReplicationTest, AChangedPageSizeIsRefusedBySyncAndNotCalledDurable) {
+  SqlProcess process;
+  Connection db = process.Open(Path("a.db"));
+  db.Ok("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+  ASSERT_TRUE(db.Load().ok());
+  db.Ok("SELECT replication_start(?)", {Url()});
+  db.Ok("SELECT replication_sync()");
+  db.Ok("PRAGMA journal_mode=DELETE");
+  db.Ok("PRAGMA page_size=1024");
+  db.Ok("VACUUM");
+  db.Ok("PRAGMA journal_mode=WAL");
+  EXPECT_THAT(db.Run("SELECT replication_sync()"), Fails("DIVERGED", SQLITE_READONLY));
+}
+
 TEST_F(ReplicationTest, ALargeDatabaseIsWrittenToWhileItsScanRunsAndSyncWaitsForTheScan) {
   SqlProcess process;
   Connection db = process.Open(Path("a.db"));
