@@ -24,6 +24,7 @@
 #include "guildlite/status.h"
 #include "guildlite/types.h"
 #include "vfs/base/file_io.h"
+#include "vfs/capture/transaction.h"
 
 namespace guildlite {
 
@@ -40,6 +41,19 @@ struct CapturedState {
   uint32_t free_pages = 0;
   int64_t time_ms = 0;
   bool operator==(const CapturedState&) const = default;
+
+  static CapturedState After(const Transaction& t, uint32_t page_size) {
+    return {.txid = t.txid,
+            .mark = t.mark,
+            .mark_valid = t.mark != WalMark(),
+            .history_hash = t.history_hash,
+            .rolling_checksum = t.rolling_checksum,
+            .rolling_known = t.rolling_known,
+            .page_size = page_size,
+            .database_pages = t.database_pages,
+            .free_pages = t.free_pages,
+            .time_ms = t.time_ms};
+  }
 };
 
 class PageTable {

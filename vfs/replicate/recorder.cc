@@ -26,19 +26,7 @@ constexpr size_t kChecksMax = 8192;
 constexpr uint64_t kHealPendingMax = 16 << 20;
 
 CapturedState EndOf(const SealedBatch& batch) {
-  const Transaction& t = batch.last;
-  CapturedState s;
-  s.txid = t.txid;
-  s.mark = t.mark;
-  s.mark_valid = t.mark != WalMark();
-  s.history_hash = t.history_hash;
-  s.rolling_checksum = t.rolling_checksum;
-  s.rolling_known = t.rolling_known;
-  s.page_size = batch.page_size;
-  s.database_pages = t.database_pages;
-  s.free_pages = t.free_pages;
-  s.time_ms = t.time_ms;
-  return s;
+  return CapturedState::After(batch.last, batch.page_size);
 }
 
 }  // namespace

@@ -230,15 +230,7 @@ Status Replicator::Examine() {
         if (t.database_pages != l.table.pages()) {
           l.table.Resize(t.database_pages, l.captured.page_size);
         }
-        l.captured.txid = t.txid;
-        l.captured.mark = t.mark;
-        l.captured.mark_valid = t.mark != WalMark();
-        l.captured.history_hash = t.history_hash;
-        l.captured.rolling_checksum = t.rolling_checksum;
-        l.captured.rolling_known = t.rolling_known;
-        l.captured.database_pages = t.database_pages;
-        l.captured.free_pages = t.free_pages;
-        l.captured.time_ms = t.time_ms;
+        l.captured = CapturedState::After(t, l.captured.page_size);
       },
       [&](const Transaction&, const PageEntry& e) { l.table.Set(e.pgno, e.hash); });
   if (!end.ok()) {

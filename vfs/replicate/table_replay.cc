@@ -27,15 +27,7 @@ class TableVisitor : public BatchVisitor {
                     "transactions are missing before txid " + std::to_string(t.txid.value));
     }
     if (t.database_pages != table_->pages()) table_->Resize(t.database_pages, state_->page_size);
-    state_->txid = t.txid;
-    state_->mark = t.mark;
-    state_->mark_valid = t.mark != WalMark();
-    state_->history_hash = t.history_hash;
-    state_->rolling_checksum = t.rolling_checksum;
-    state_->rolling_known = t.rolling_known;
-    state_->database_pages = t.database_pages;
-    state_->free_pages = t.free_pages;
-    state_->time_ms = t.time_ms;
+    *state_ = CapturedState::After(t, state_->page_size);
     return Status::Ok();
   }
   Status OnPage(Pgno pgno, uint64_t hash, std::span<const std::byte>) override {
