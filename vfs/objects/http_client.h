@@ -29,8 +29,8 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 struct HttpRequest {
   std::string method = "GET";
   std::string url;
-  HttpHeaders headers;       // sent as they are; Host and Content-Length are the client's
-  std::string_view body;     // must live until Send returns
+  HttpHeaders headers;         // sent as they are; Host and Content-Length are the client's
+  std::string_view body;       // must live until Send returns
   int64_t timeout_ms = 30000;  // for the whole of it
   uint64_t body_bytes_max = uint64_t{1} << 31;  // a longer answer is kStoreUnreachable
 };
