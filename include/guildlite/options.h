@@ -56,7 +56,7 @@ Result<Options> ApplyEnvironment(const Options& base, const Environment& environ
 // GUILDLITE_URL for the database of this absolute path: nullopt when it is unset, or when
 // GUILDLITE_MATCH is set and no glob in it matches the path (fnmatch(3), FNM_PATHNAME: '*' stops at
 // '/'). {name} in the url becomes the path's last component without its last extension, with every
-// byte that is not [A-Za-z0-9._-] percent-encoded; then GUILDLITE_MATCH is required, or a backup
+// byte that is not [A-Za-z0-9._~-] percent-encoded; then GUILDLITE_MATCH is required, or a backup
 // tool's temporary database would get a place in the store. Two paths that end on one url are the
 // caller's to notice (PREFIX_CLASH).
 Result<std::optional<std::string>> UrlFromEnvironment(const Environment& environment,

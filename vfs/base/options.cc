@@ -9,6 +9,8 @@
 #include <span>
 #include <variant>
 
+#include "vfs/base/percent.h"
+
 namespace guildlite {
 namespace {
 
@@ -240,25 +242,6 @@ std::vector<std::string> SplitGlobs(std::string_view list) {
   }
   std::erase(globs, "");
   return globs;
-}
-
-bool IsUnreserved(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-         c == '_' || c == '-';
-}
-
-std::string PercentEncode(std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    if (IsUnreserved(c)) {
-      out += c;
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
-    }
-  }
-  return out;
 }
 
 std::string_view NameOf(std::string_view database_path) {
