@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "vfs/base/percent.h"
 #include "vfs/objects/local_store.h"
+#include "vfs/objects/s3_url.h"
 
 namespace guildlite {
 namespace {
@@ -29,35 +31,6 @@ bool LooksLikePath(std::string_view url) {
          url.ends_with(".sqlite3");
 }
 
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-std::optional<std::string> PercentDecode(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    if (i + 2 >= text.size()) return std::nullopt;
-    const int high = HexDigit(text[i + 1]), low = HexDigit(text[i + 2]);
-    if (high < 0 || low < 0) return std::nullopt;
-    out += static_cast<char>(high << 4 | low);
-    i += 2;
-  }
-  return out;
-}
-
-// pchar of RFC 3986 3.3, without '%', plus the '/' between components and the space people type.
-bool IsPathByte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-         std::string_view("-._~!$&'()*+,;=:@/ ").find(c) != std::string_view::npos;
-}
-
 Result<StoreUrl> ParseFile(std::string_view url, std::string_view rest) {
   if (rest.empty() || rest == "/") {
     return BadUrl(url, "no directory; file:///absolute/path, and not the root of the file system");
@@ -66,43 +39,19 @@ Result<StoreUrl> ParseFile(std::string_view url, std::string_view rest) {
     return BadUrl(url, "a host, or a path that is not absolute" + std::string(kFileForm) +
                            ", with three slashes");
   }
-  StoreUrl parsed;
-  parsed.scheme = "file";
-  if (rest.ends_with('/')) rest.remove_suffix(1);
-  for (std::string_view left = rest; !left.empty();) {
-    left.remove_prefix(1);  // the '/'
-    const size_t end = std::min(left.find('/'), left.size());
-    const std::string_view raw = left.substr(0, end);
-    left.remove_prefix(end);
-    for (const char c : raw) {
-      if (c == '?' || c == '#') {
-        return BadUrl(url, "a directory takes no query or fragment; write ? as %3F and # as %23");
-      }
-      if (c != '%' && !IsPathByte(c)) {
-        return BadUrl(url, "a byte that must be percent-encoded, as in %C3%BC");
-      }
-    }
-    const auto component = PercentDecode(raw);
-    if (!component) return BadUrl(url, "% without two hex digits after it; % itself is %25");
-    if (component->empty()) return BadUrl(url, "an empty path component (two slashes)");
-    if (*component == "." || *component == "..") {
-      return BadUrl(url, "'.' and '..' are not allowed; write the path they lead to");
-    }
-    if (component->find('/') != std::string::npos || component->find('\0') != std::string::npos) {
-      return BadUrl(url, "an encoded slash or NUL");
-    }
-    parsed.path += '/' + *component;
+  if (rest.find_first_of("?#") != std::string_view::npos) {
+    return BadUrl(url, "a directory takes no query or fragment; write ? as %3F and # as %23");
   }
-  return parsed;
+  rest.remove_prefix(1);
+  if (rest.ends_with('/')) rest.remove_suffix(1);
+  const auto path = DecodeUrlPath(rest);
+  if (!path.ok()) return BadUrl(url, path.status().message());
+  return StoreUrl{"file", '/' + *path};
 }
 
-Result<StoreUrl> ParseS3(std::string_view url, std::string_view rest) {
-  if (rest.substr(0, rest.find('/')).find('@') != std::string_view::npos) {
-    return BadUrl("s3://...@...", "credentials do not belong into a url; set them as AWS tools do");
-  }
-  if (rest.empty() || rest[0] == '/' || rest[0] == '?') {
-    return BadUrl(url, "no bucket; s3://bucket/prefix");
-  }
+Result<StoreUrl> ParseS3(std::string_view, std::string_view rest) {
+  const auto parsed = ParseS3Url(rest);
+  if (!parsed.ok()) return parsed.status();
   return StoreUrl{"s3", std::string(rest)};
 }
 
