@@ -12,6 +12,7 @@
 #include "ext/values.h"
 #include "vfs/base/file_io.h"
 #include "vfs/format/segment_format.h"
+#include "vfs/objects/curl_client.h"
 #include "vfs/objects/manifest.h"
 #include "vfs/replicate/sidecar.h"
 #include "vfs/restore/restorer.h"
@@ -65,9 +66,10 @@ Status Run(sqlite3* db, const char* sql, std::string* first_column) {
 
 Status Version(sqlite3_context* context, int, Arguments) {
   std::array<char, 256> text;
-  std::snprintf(text.data(), text.size(), "guildlite %s, format %d, SQLite %s%s, zstd %s",
+  std::snprintf(text.data(), text.size(), "guildlite %s, format %d, SQLite %s%s, %s, zstd %s",
                 GUILDLITE_VERSION, kFormatVersion, sqlite3_libversion(),
-                WalResetGuardActive() ? " (WAL-reset bug: guarded)" : "", ZSTD_versionString());
+                WalResetGuardActive() ? " (WAL-reset bug: guarded)" : "",
+                HttpLibraryVersions().c_str(), ZSTD_versionString());
   SetText(context, text.data());
   return Status::Ok();
 }

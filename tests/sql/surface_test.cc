@@ -30,7 +30,8 @@ class SurfaceTest : public SqlTest {
 TEST_F(SurfaceTest, VersionNamesEveryPartThatMatters) {
   Connection db = OpenLoaded(process_, ":memory:");
   const std::string version = db.Text("SELECT guildlite_version()");
-  EXPECT_THAT(version, MatchesRegex("guildlite [0-9.]+, format 1, SQLite 3\\.[0-9.]+.*zstd .*"));
+  EXPECT_THAT(version, MatchesRegex("guildlite [0-9.]+, format 1, SQLite 3\\.[0-9.]+.*, "
+                                    "OpenSSL 3\\.[0-9.]+, curl 8\\.[0-9.]+, zstd [0-9.]+"));
   EXPECT_THAT(version, HasSubstr(sqlite3_libversion()));
 }
 

@@ -46,13 +46,15 @@ Engine& Engine::Get() {
 }
 
 Engine::Engine()
-    : pool_(SystemClock(), kThreadsMax),
+    : http_(SystemClock(), ProcessEnvironment(), "guildlite/" GUILDLITE_VERSION),
+      pool_(SystemClock(), kThreadsMax),
       watch_([this](const std::string& wal_path) {
         for (const auto& [path, replicated] : All()) {
           if (path + "-wal" == wal_path) replicated.replicator->Poke();
         }
       }),
       owner_pid_(::getpid()) {
+  // After http_: exit handlers run in reverse order, and OpenSSL and libcurl may have some.
   std::atexit([] { Get().CloseAll(); });
   ::pthread_atfork(nullptr, nullptr, [] { Get().AbandonInChild(); });
 }
@@ -339,6 +341,7 @@ std::shared_ptr<Replicator> Engine::ShippingTo(const std::string& url) {
 void Engine::CloseAll() {
   if (::getpid() != owner_pid_ || InForkedChild()) return;
   const int64_t deadline = SystemClock().MonotonicMs() + kExitFlushMs;
+  http_.CancelAt(deadline);
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();
     replicated.replicator->Close(left > 0 ? left : 1);

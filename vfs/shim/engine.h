@@ -24,6 +24,7 @@
 #include "guildlite/status.h"
 #include "vfs/base/task.h"
 #include "vfs/objects/counted_store.h"
+#include "vfs/objects/curl_client.h"
 #include "vfs/replicate/replicator.h"
 #include "vfs/restore/restorer.h"
 #include "vfs/shim/shim_host.h"
@@ -72,6 +73,7 @@ class Engine final : public ShimHost {
   Status Replicate(Node& node, const std::string& path, Options options, bool asked);
   Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
 
+  CurlClient http_;
   WorkerPool pool_;
   StrangerWatch watch_;
   const int owner_pid_;
