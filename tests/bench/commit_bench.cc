@@ -57,9 +57,15 @@ void Paired(benchmark::State& state, const WorkerRun& base, int pairs) {
 void BM_CommitsAtSaturation(benchmark::State& state) {
   WorkerRun run;
   run.commits = 60000;
+  run.threaded = state.range(1) != 0;
   Paired(state, run, static_cast<int>(state.range(0)));
 }
-BENCHMARK(BM_CommitsAtSaturation)->Arg(9)->Iterations(1)->Unit(benchmark::kSecond);
+BENCHMARK(BM_CommitsAtSaturation)
+    ->ArgNames({"pairs", "threaded"})
+    ->Args({9, 0})
+    ->Args({9, 1})
+    ->Iterations(1)
+    ->Unit(benchmark::kSecond);
 
 void BM_BotInsertsAtSaturation(benchmark::State& state) {
   WorkerRun run;

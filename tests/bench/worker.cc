@@ -100,6 +100,8 @@ void Work(const WorkerRun& run) {
     CPU_SET(0, &set);
     sched_setaffinity(0, sizeof set, &set);
   }
+  // Never wakes; gone with the process.
+  if (run.threaded) std::thread([] { ::pause(); }).detach();
   WorkerResult result;
   const std::string path = directory + "/app.db";
   sqlite3* db = nullptr;
@@ -212,7 +214,7 @@ void Work(const WorkerRun& run) {
 }  // namespace
 
 void MaybeBeWorker(int argc, char** argv) {
-  if (argc != 9 || std::strcmp(argv[1], "--worker") != 0) return;
+  if (argc != 10 || std::strcmp(argv[1], "--worker") != 0) return;
   WorkerRun run;
   run.mode = argv[2];
   run.workload = argv[3];
@@ -221,6 +223,7 @@ void MaybeBeWorker(int argc, char** argv) {
   run.rows = std::atoll(argv[6]);
   run.sync_interval_ms = std::atoll(argv[7]);
   run.one_core = std::atoi(argv[8]) != 0;
+  run.threaded = std::atoi(argv[9]) != 0;
   Work(run);
 }
 
@@ -228,7 +231,7 @@ WorkerResult RunWorker(const WorkerRun& run) {
   std::ostringstream command;
   command << "/proc/" << ::getpid() << "/exe --worker " << run.mode << ' ' << run.workload << ' '
           << run.commits << ' ' << run.rate_per_s << ' ' << run.rows << ' ' << run.sync_interval_ms
-          << ' ' << (run.one_core ? 1 : 0);
+          << ' ' << (run.one_core ? 1 : 0) << ' ' << (run.threaded ? 1 : 0);
   FILE* const pipe = ::popen(command.str().c_str(), "r");
   if (!pipe) std::abort();
   std::array<char, 1024> line{};

@@ -17,6 +17,9 @@ struct WorkerRun {
   int64_t rows = 0;        // table size before the run
   int64_t sync_interval_ms = 1000;
   bool one_core = false;  // all of the process pinned to core 0
+  // The program has another thread, as Node and most servers do. The kernel and libc spare a
+  // process without one some atomics in each call, which the worker's thread ends.
+  bool threaded = false;
 };
 
 struct WorkerResult {

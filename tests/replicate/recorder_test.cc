@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <random>
 #include <sstream>
@@ -211,6 +212,44 @@ TEST_F(RecorderTest, AGrantedGateHasEverythingPublishedInTheSpool) {
       Txid(10));
   EXPECT_EQ(recorder().counters().gate_refused, 0u);
   (void)rig;
+}
+
+// The largest file of the spool folder: what WriteOut() writes to.
+uint64_t SpoolFileBytes(const std::string& folder) {
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    bytes = std::max<uint64_t>(bytes, entry.file_size());
+  }
+  return bytes;
+}
+
+TEST_F(RecorderTest, SealedAheadTheGateHasNothingLeftToWriteOnceAGeneration) {
+  Make();
+  (void)Begin();
+  store_.SetOutage(Fault::kFail);
+  const std::string spool = db_->path() + "-guildlite/spool";
+  db_->Commit({{1, 1}, {2, 1}}, 2, /*restart=*/false);
+  (void)Must(recorder().CatchUp(UINT64_MAX));
+  EXPECT_TRUE(recorder().SealAhead().ok());
+  const uint64_t ahead = SpoolFileBytes(spool);
+  EXPECT_GT(ahead, 0u);
+  EXPECT_TRUE(recorder().SecureForDiscard(50, false));
+  EXPECT_EQ(SpoolFileBytes(spool), ahead);
+
+  // A checkpoint that a reader held up comes again: no batch for every commit.
+  db_->Commit({{1, 2}, {2, 2}}, 2, /*restart=*/false);
+  (void)Must(recorder().CatchUp(UINT64_MAX));
+  EXPECT_TRUE(recorder().SealAhead().ok());
+  EXPECT_EQ(SpoolFileBytes(spool), ahead);
+  EXPECT_TRUE(recorder().SecureForDiscard(50, false));
+  const uint64_t second = SpoolFileBytes(spool);
+  EXPECT_GT(second, ahead);
+
+  db_->Checkpoint();
+  db_->Commit({{1, 3}, {2, 3}}, 2, /*restart=*/true);
+  (void)Must(recorder().CatchUp(UINT64_MAX));
+  EXPECT_TRUE(recorder().SealAhead().ok());
+  EXPECT_GT(SpoolFileBytes(spool), second);
 }
 
 TEST_F(RecorderTest, OurOwnResetsNeedNoHealHoweverFarBehindTheWorkerIs) {

@@ -29,9 +29,10 @@ TEST_F(Adoption, AWalConnectionReportsLikeOneOfOurs) {
   c.Ok("INSERT INTO t VALUES(1)");
   EXPECT_EQ(events_->Take(), (Calls{"lock", "unlock", "committed"}));
   c.Ok("PRAGMA wal_checkpoint; INSERT INTO t VALUES(2)");
-  EXPECT_EQ(events_->Take(), (Calls{"lock", "discard:reset", "header", "unlock", "committed"}));
+  EXPECT_EQ(events_->Take(),
+            (Calls{"checkpoint", "lock", "discard:reset", "header", "unlock", "committed"}));
   EXPECT_EQ(c.Text("PRAGMA wal_checkpoint(TRUNCATE)"), "0|0|0");
-  EXPECT_EQ(events_->Take(), (Calls{"discard:reset", "unlock"}));
+  EXPECT_EQ(events_->Take(), (Calls{"checkpoint", "discard:reset", "unlock"}));
   EXPECT_EQ(c.Close(), SQLITE_OK);
   EXPECT_EQ(events_->TakeHooks(), Calls{"discard:close"});
   EXPECT_FALSE(FileExists(Path("a.db-wal")));

@@ -38,6 +38,18 @@ TEST_F(Gate, WritersAppendWhileAResetIsRefused) {
   EXPECT_EQ(c.Text("PRAGMA integrity_check"), "ok");
 }
 
+TEST_F(Gate, ACheckpointIsAnnouncedBeforeTheResetThatFollowsIt) {
+  Connection c = OpenWal();
+  c.Ok("INSERT INTO t VALUES(0)");
+  EXPECT_EQ(events_->Count("checkpoint"), 0u);
+  c.Ok("PRAGMA wal_checkpoint");
+  EXPECT_EQ(events_->Count("checkpoint"), 1u);
+  EXPECT_EQ(events_->Count("header"), 0u);
+  c.Ok("INSERT INTO t VALUES(1)");
+  EXPECT_EQ(events_->Count("checkpoint"), 1u);
+  EXPECT_EQ(events_->Count("header"), 1u);
+}
+
 TEST_F(Gate, ARestartOrTruncateCheckpointIsToldBusy) {
   Connection c = OpenWal();
   c.Ok("INSERT INTO t VALUES(1)");
@@ -72,7 +84,7 @@ TEST_F(Gate, AGrantedResetIsNotTakenBack) {
   EXPECT_EQ(events_->TakeHooks(), (Calls{"lock", "header", "unlock", "committed"}));
   EXPECT_EQ(other.Text("PRAGMA wal_checkpoint").substr(0, 2), "0|");
   other.Ok("INSERT INTO t VALUES(3)");
-  EXPECT_EQ(events_->Take(), (Calls{"lock", "discard:reset", "unlock", "committed"}));
+  EXPECT_EQ(events_->Take(), (Calls{"checkpoint", "lock", "discard:reset", "unlock", "committed"}));
   EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "3");
 }
 

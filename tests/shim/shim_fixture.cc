@@ -71,6 +71,8 @@ Status RecordingEvents::BeforeWriteLock() {
 
 void RecordingEvents::BeforeWriteUnlock() { Record("unlock"); }
 
+void RecordingEvents::CheckpointBegins() { Record("checkpoint"); }
+
 Status RecordingEvents::Committed(std::optional<uint32_t> exclusive_commit_frame) {
   Record(exclusive_commit_frame ? "committed@" + std::to_string(*exclusive_commit_frame)
                                 : "committed");
@@ -94,7 +96,9 @@ std::vector<std::string> RecordingEvents::Take() {
 
 std::vector<std::string> RecordingEvents::TakeHooks() {
   std::vector<std::string> calls = Take();
-  std::erase_if(calls, [](const std::string& call) { return call == "map" || call == "unmap"; });
+  std::erase_if(calls, [](const std::string& call) {
+    return call == "map" || call == "unmap" || call == "checkpoint";
+  });
   return calls;
 }
 

@@ -33,12 +33,13 @@ class RecordingEvents : public WalEvents {
   Status BeforeWriteLock() override;
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
+  void CheckpointBegins() override;
   bool MayDiscardWal(DiscardReason reason) override;
   void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
 
   // All calls so far, and forget them.
   std::vector<std::string> Take();
-  // Without the mapping calls.
+  // Without the mapping calls and the announcements of checkpoints.
   std::vector<std::string> TakeHooks();
   size_t Count(const std::string& call);
   // As the engine would read it: under the lock that IndexUnmapping takes.

@@ -222,6 +222,7 @@ Status Recorder::EnterGeneration(const Published& published) {
   }
   SealOpen();
   frame_of_.clear();
+  sealed_ahead_ = false;
   header_ = *header;
   state_.mark = WalTailer::Start(*header);
   state_.mark_valid = true;
@@ -534,6 +535,13 @@ Status Recorder::SecureLocked() {
   GUILDLITE_RETURN_IF_ERROR(spool_.WriteOut());
   if (table_must_flush_) GUILDLITE_RETURN_IF_ERROR(FlushLocked(false));
   return Status::Ok();
+}
+
+Status Recorder::SealAhead() {
+  const Guard guard(*this);
+  if (std::exchange(sealed_ahead_, true)) return Status::Ok();
+  SealOpen();
+  return spool_.WriteOut();
 }
 
 bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {

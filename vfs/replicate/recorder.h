@@ -117,6 +117,10 @@ class Recorder {
   // Whether something published is not captured yet.
   bool Behind();
 
+  // A gate is near: what was captured is sealed and written out, so that little is left to do in
+  // it. Once a generation: checkpoints that a reader holds up come with every commit, and batches
+  // of one transaction compress badly.
+  Status SealAhead();
   // The gate. False: the mutex was held elsewhere for longer than `wait_ms`. `closing`: the WAL is
   // about to be deleted, and what follows may not be WAL mode at all.
   bool SecureForDiscard(int64_t wait_ms, bool closing);
@@ -285,6 +289,7 @@ class Recorder {
   uint64_t taken_ = 0;  // of the open batch's bytes, in the spool file already
   Transaction last_;    // of the open batch
   bool batch_starts_object_ = false;
+  bool sealed_ahead_ = false;  // in this generation
   Spool spool_;
   std::deque<Marker> markers_;
   std::optional<Scan> scan_;

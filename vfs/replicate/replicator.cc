@@ -832,6 +832,12 @@ bool Replicator::MayDiscardWal(DiscardReason reason) {
   return granted;
 }
 
+void Replicator::CheckpointBegins() {
+  if (!recording_.load(std::memory_order_acquire) || closed_.load()) return;
+  gate_near_.store(true, std::memory_order_relaxed);
+  Wake(capture_task_.get());
+}
+
 void Replicator::LeavingExclusive() {
   // What others commit from here on is in the shared index alone.
   exclusive_.store(false);
@@ -863,6 +869,9 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
     Wake(shipper_.get());
   }
   if (RefuseIfDiverged()) return Task::kIdle;
+  if (*n < kCaptureTransactionsMax && gate_near_.exchange(false)) {
+    if (Status s = recorder_->SealAhead(); !s.ok()) Note(s);
+  }
   if (*n != 0) {
     quiet_polls_ = 0;
     polling_.store(true);

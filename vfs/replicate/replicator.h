@@ -104,6 +104,7 @@ class Replicator final : public WalEvents {
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   bool MayDiscardWal(DiscardReason reason) override;
+  void CheckpointBegins() override;
   void LeavingExclusive() override;
   void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
 
@@ -183,6 +184,7 @@ class Replicator final : public WalEvents {
   std::atomic<bool> settled_{false};
   std::atomic<bool> epoch_wanted_{false};  // the queue was dropped and the shipper has stopped
   std::atomic<bool> refused_{false};
+  std::atomic<bool> gate_near_{false};  // a checkpoint began
   std::atomic<bool> polling_{
       false};  // the capture task looks by itself within a millisecond or two
   std::atomic<bool> stopping_{false};  // Stop() flushes: no write may slip in behind it

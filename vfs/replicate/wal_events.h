@@ -49,6 +49,10 @@ class WalEvents {
   // error is returned by COMMIT although the transaction is committed locally.
   virtual Status Committed(std::optional<uint32_t> exclusive_commit_frame) = 0;
 
+  // A checkpoint begins (its lock is held). A reset often follows: what is done meanwhile on the
+  // worker is not left for MayDiscardWal.
+  virtual void CheckpointBegins() {}
+
   // False: the WAL holds something that could not be secured in time; the shim answers SQLITE_BUSY.
   virtual bool MayDiscardWal(DiscardReason reason) = 0;
 

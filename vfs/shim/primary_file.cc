@@ -472,6 +472,7 @@ int MainFile::GrantShmLock(WalEvents& events, int offset, int n) {
   if (code != SQLITE_OK) return code;
   shm_exclusive_ |= Slots(offset, n);
   if (reset) reset_granted_by_ = &events;
+  if (offset == kCheckpointLock) Shielded([&] { events.CheckpointBegins(); });
 
   // The WAL-reset bug: a checkpoint that read the header, and then is overtaken by a commit that
   // resets the WAL, copies by the old header and marks frames as backfilled that nobody copied.
