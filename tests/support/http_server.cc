@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 
@@ -63,6 +66,14 @@ std::string Hex(size_t n) {
   return text;
 }
 
+sockaddr_in Loopback(uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  return address;
+}
+
 }  // namespace
 
 void Gate::Open() {
@@ -93,7 +104,18 @@ std::string_view TestHttpServer::Request::Header(std::string_view name) const {
 // The bytes of one connection: the only place that knows the socket.
 class TestHttpServer::Stream {
  public:
-  explicit Stream(int fd) : fd_(fd) {}
+  // TLS where a context is given.
+  Stream(int fd, SSL_CTX* tls) : fd_(fd) {
+    if (!tls) return;
+    // SSL_write has no MSG_NOSIGNAL; what is pending ends with this thread.
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+    tls_.reset(SSL_new(tls));
+    SSL_set_fd(tls_.get(), fd);
+    broken_ = SSL_accept(tls_.get()) != 1;
+  }
 
   // Up to and without the empty line; nullopt when the connection ends or too much comes before.
   std::optional<std::string> ReadHead() {
@@ -123,9 +145,30 @@ class TestHttpServer::Stream {
     while (Fill()) buffer_.clear();
   }
 
+  // Passes bytes to and fro until one end has no more. The proxy's own side is never TLS.
+  void Tunnel(uint16_t port) {
+    const sockaddr_in address = Loopback(port);
+    const int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(other, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+      const auto pass = [](int from, int to) {
+        char chunk[16 * 1024];
+        const ssize_t n = recv(from, chunk, sizeof chunk, 0);
+        return n > 0 && send(to, chunk, static_cast<size_t>(n), MSG_NOSIGNAL) == n;
+      };
+      pollfd ends[2] = {{fd_, POLLIN, 0}, {other, POLLIN, 0}};
+      bool open = true;
+      while (open && poll(ends, 2, -1) > 0) {
+        if (ends[0].revents != 0) open = pass(fd_, other);
+        if (open && ends[1].revents != 0) open = pass(other, fd_);
+      }
+    }
+    close(other);
+  }
+
   bool Write(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t n = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t n = tls_ ? SSL_write(tls_.get(), bytes.data(), static_cast<int>(bytes.size()))
+                             : send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
       if (n <= 0) return false;
       bytes.remove_prefix(static_cast<size_t>(n));
     }
@@ -135,22 +178,24 @@ class TestHttpServer::Stream {
  private:
   bool Fill() {
     char chunk[64 * 1024];
-    const ssize_t n = recv(fd_, chunk, sizeof chunk, 0);
+    if (broken_) return false;
+    const ssize_t n =
+        tls_ ? SSL_read(tls_.get(), chunk, sizeof chunk) : recv(fd_, chunk, sizeof chunk, 0);
     if (n <= 0) return false;
     buffer_.append(chunk, static_cast<size_t>(n));
     return true;
   }
 
   const int fd_;
+  std::unique_ptr<SSL, decltype(&SSL_free)> tls_{nullptr, SSL_free};
+  bool broken_ = false;
   std::string buffer_;  // read and not yet taken
 };
 
-TestHttpServer::TestHttpServer(Handler handler, HeadHandler on_head)
-    : handler_(std::move(handler)), on_head_(std::move(on_head)) {
+TestHttpServer::TestHttpServer(Handler handler, HeadHandler on_head, std::shared_ptr<SSL_CTX> tls)
+    : handler_(std::move(handler)), on_head_(std::move(on_head)), tls_(std::move(tls)) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  sockaddr_in address = Loopback(0);
   socklen_t size = sizeof address;
   auto* const name = reinterpret_cast<sockaddr*>(&address);
   if (listener_ < 0 || bind(listener_, name, size) != 0 || listen(listener_, 128) != 0 ||
@@ -171,11 +216,16 @@ TestHttpServer::~TestHttpServer() {
   shutdown(listener_, SHUT_RDWR);  // wakes accept
   acceptor_.join();
   CloseConnections();
-  for (std::thread& thread : threads_) thread.join();
+  {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [&] { return open_.empty(); });
+  }
   close(listener_);
 }
 
-std::string TestHttpServer::url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+std::string TestHttpServer::url() const {
+  return (tls_ ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port_);
+}
 
 void TestHttpServer::CloseNextConnections(int n) {
   const std::lock_guard lock(mutex_);
@@ -215,17 +265,20 @@ void TestHttpServer::Accept() {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     open_.insert(fd);
-    threads_.emplace_back([this, fd] { Serve(fd); });
+    std::thread([this, fd] { Serve(fd); }).detach();
   }
 }
 
 void TestHttpServer::Serve(int fd) {
-  Stream stream(fd);
-  while (ServeOne(stream)) {
+  {
+    Stream stream(fd, tls_.get());
+    while (ServeOne(stream)) {
+    }
   }
   const std::lock_guard lock(mutex_);
   open_.erase(fd);
   close(fd);
+  ended_.notify_all();
 }
 
 // One request and its answer; false when the connection is over.
@@ -273,6 +326,10 @@ bool TestHttpServer::Answer(Stream& stream, const Request& request, const Reply&
     text += name + ": " + value + "\r\n";
     has_length = has_length || LowerCase(name) == "content-length";
     if (LowerCase(name) == "connection" && LowerCase(value) == "close") keep = false;
+  }
+  if (reply.tunnel_to) {
+    if (stream.Write(text + "\r\n")) stream.Tunnel(*reply.tunnel_to);
+    return false;
   }
   if (reply.chunked) text += "Transfer-Encoding: chunked\r\n";
   if (!has_length) text += "Content-Length: " + std::to_string(reply.body.size()) + "\r\n";

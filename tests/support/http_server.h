@@ -16,9 +16,15 @@
 //   4. The destructor opens the gates that are waited on, ends all connections and waits for their
 //      threads.
 //
+// Given a TLS context (test_ca.h) it speaks https; a connection that fails its handshake ends
+// there.
+//
 // It does not speak HTTP/1.0, chunked requests or pipelining, and fails the test (and closes the
-// connection) when it is sent something else than HTTP. As a proxy it gets the whole url as target.
+// connection) when it is sent something else than HTTP. As a proxy it gets the whole url as target,
+// or CONNECT.
 #pragma once
+
+#include <openssl/ssl.h>
 
 #include <condition_variable>
 #include <cstdint>
@@ -71,6 +77,8 @@ class TestHttpServer {
     // The connection ends after so many bytes of the body, without having said so; with the
     // body's size, after a whole answer.
     std::optional<size_t> close_after_body_bytes = std::nullopt;
+    // To CONNECT: what follows goes to this port of 127.0.0.1, and what comes from there, back.
+    std::optional<uint16_t> tunnel_to = std::nullopt;
   };
 
   using Handler = std::function<Reply(const Request&)>;
@@ -78,13 +86,14 @@ class TestHttpServer {
   // connection closed: what S3 does with a put that it refuses by its headers.
   using HeadHandler = std::function<std::optional<Reply>(const Request&)>;
 
-  explicit TestHttpServer(Handler handler, HeadHandler on_head = nullptr);
+  explicit TestHttpServer(Handler handler, HeadHandler on_head = nullptr,
+                          std::shared_ptr<SSL_CTX> tls = nullptr);
   ~TestHttpServer();
   TestHttpServer(const TestHttpServer&) = delete;
   TestHttpServer& operator=(const TestHttpServer&) = delete;
 
   uint16_t port() const { return port_; }
-  std::string url() const;  // "http://127.0.0.1:port"
+  std::string url() const;  // "http://127.0.0.1:port", or https
 
   // The next n connections are closed as soon as they are accepted, nothing read.
   void CloseNextConnections(int n);
@@ -104,6 +113,7 @@ class TestHttpServer {
 
   const Handler handler_;
   const HeadHandler on_head_;
+  const std::shared_ptr<SSL_CTX> tls_;  // null: http
   int listener_ = -1;
   uint16_t port_ = 0;
   mutable std::mutex mutex_;
@@ -112,9 +122,9 @@ class TestHttpServer {
   int connections_ = 0;
   int requests_ = 0;
   int close_next_ = 0;
-  std::set<int> open_;                        // sockets of connections
+  std::set<int> open_;                        // sockets of connections, each with its thread
   std::vector<std::shared_ptr<Gate>> gates_;  // seen so far
-  std::vector<std::thread> threads_;          // one a connection, finished ones too
+  std::condition_variable ended_;             // a connection
   // Last: it uses all of the above.
   std::thread acceptor_;
 };

@@ -503,8 +503,12 @@ Result<HttpResponse> CurlClient::Perform(Pool& pool, Slot& slot, const HttpReque
     if (done && code == CURLE_ABORTED_BY_CALLBACK) why = "the connection ended without an answer";
     return failed(Tag::kOutcomeUnknown, why, true);
   }
+  // The second also stands for a peer that hung up; it is what a CA of the same name but another
+  // key comes to.
   const bool refused = done && code == CURLE_PEER_FAILED_VERIFICATION;
-  if (refused) why += " (trusted are the CA certificates of " + pool.trusted_from + ")";
+  if (refused || (done && code == CURLE_SSL_CONNECT_ERROR)) {
+    why += " (trusted are the CA certificates of " + pool.trusted_from + ")";
+  }
   return failed(Tag::kStoreUnreachable, why, !refused && !cancelled);
 }
 
