@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "ext/values.h"
+#include "vfs/base/time_text.h"
 #include "vfs/objects/manifest.h"
-#include "vfs/restore/restore_time.h"
 #include "vfs/shim/engine.h"
 #include "vfs/shim/register.h"
 

@@ -6,8 +6,8 @@
 #include <map>
 #include <ostream>
 
+#include "vfs/base/time_text.h"
 #include "vfs/objects/object_key.h"
-#include "vfs/restore/restore_time.h"
 
 namespace guildlite {
 

@@ -19,10 +19,10 @@
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/base/file_io.h"
+#include "vfs/base/time_text.h"
 #include "vfs/format/segment_reader.h"
 #include "vfs/objects/memory_store.h"
 #include "vfs/objects/object_key.h"
-#include "vfs/restore/restore_time.h"
 
 namespace guildlite {
 namespace {

@@ -7,8 +7,8 @@
 #include <system_error>
 #include <utility>
 
+#include "vfs/base/time_text.h"
 #include "vfs/objects/object_key.h"
-#include "vfs/restore/restore_time.h"
 
 namespace guildlite {
 namespace {

@@ -1,4 +1,4 @@
-#include "vfs/restore/restore_time.h"
+#include "vfs/base/time_text.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kDay = 86'400'000;
 
-TEST(RestoreTime, ReadsRfc3339AndWhatDatetimeYields) {
+TEST(TimeText, ReadsRfc3339AndWhatDatetimeYields) {
   const struct {
     const char* text;
     int64_t ms;
@@ -40,7 +40,7 @@ TEST(RestoreTime, ReadsRfc3339AndWhatDatetimeYields) {
   }
 }
 
-TEST(RestoreTime, RefusesWhatTheCalendarOrTheGrammarDoesNotHave) {
+TEST(TimeText, RefusesWhatTheCalendarOrTheGrammarDoesNotHave) {
   for (const char* text : {
            "",
            " ",
@@ -89,12 +89,12 @@ TEST(RestoreTime, RefusesWhatTheCalendarOrTheGrammarDoesNotHave) {
   }
 }
 
-TEST(RestoreTime, ANulByteEndsNothing) {
+TEST(TimeText, ANulByteEndsNothing) {
   EXPECT_FALSE(ParseTime(std::string_view("2026-11-23\0", 11)).has_value());
   EXPECT_FALSE(ParseTime(std::string_view("2026-11-23T15:00\0Z", 18)).has_value());
 }
 
-TEST(RestoreTime, WritesWhatItReads) {
+TEST(TimeText, WritesWhatItReads) {
   EXPECT_EQ(FormatTime(1795446000050), "2026-11-23T15:00:00.050Z");
   for (int64_t t = -62167219200000; t < 253402300799999; t += int64_t{86'399'999} * 97) {
     const auto back = ParseTime(FormatTime(t));

@@ -1,4 +1,4 @@
-#include "vfs/restore/restore_time.h"
+#include "vfs/base/time_text.h"
 
 #include <array>
 #include <chrono>
