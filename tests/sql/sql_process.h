@@ -1,6 +1,6 @@
 // Processes for the tests of the SQL surface, and the fixture that has them. A module once loaded
 // stays in its process and is its default VFS from then on; so every program a test speaks of (the
-// owner, the stranger, the one that is killed) is a process of its own: this binary again, serving
+// owner, the stranger, the one that is killed) is a process of its own (sql_child.cc), serving
 // statements over a socket.
 //
 //   1. Nothing is loaded in a process before Load().
@@ -19,20 +19,14 @@
 #include <ostream>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
+#include "tests/sql/sql_wire.h"
 #include "tests/support/temp_dir.h"
 
 namespace guildlite::testing {
 
 inline constexpr int kAnswerSeconds = 120;
-
-struct Blob {
-  std::string bytes;
-  bool operator==(const Blob&) const = default;
-};
-using Value = std::variant<std::monostate, int64_t, double, std::string, Blob>;
 
 // What a statement gave: rows, or an error with SQLite's extended code and message.
 struct Answer {
@@ -66,6 +60,8 @@ class SqlProcess {
   void Kill();  // SIGKILL
   int Exit();   // returns from main(), so exit handlers run; connections are left as they are
   std::string Log() const;  // its stderr so far
+  // From now on every store in a directory hangs in its next put of a new object, until let go.
+  void HoldStores(bool held);
   pid_t pid() const { return pid_; }
 
  private:

@@ -2,223 +2,19 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <sstream>
 
 extern char** environ;
 
 namespace guildlite::testing {
-namespace {
-
-constexpr int kChildFd = 3;
-
-bool SendAll(int fd, const char* bytes, size_t size) {
-  while (size != 0) {
-    const ssize_t n = ::send(fd, bytes, size, MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    bytes += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-bool ReceiveAll(int fd, char* bytes, size_t size) {
-  while (size != 0) {
-    const ssize_t n = ::recv(fd, bytes, size, 0);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    bytes += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
-// A message is a list of strings: their number, then each with its size.
-bool SendList(int fd, const std::vector<std::string>& list) {
-  std::string bytes;
-  const auto number = [&](uint64_t n) {
-    bytes.append(reinterpret_cast<const char*>(&n), sizeof n);
-  };
-  number(list.size());
-  for (const std::string& s : list) {
-    number(s.size());
-    bytes += s;
-  }
-  return SendAll(fd, bytes.data(), bytes.size());
-}
-
-bool ReceiveList(int fd, std::vector<std::string>* list) {
-  uint64_t count = 0;
-  if (!ReceiveAll(fd, reinterpret_cast<char*>(&count), sizeof count)) return false;
-  list->assign(count, "");
-  for (std::string& s : *list) {
-    uint64_t size = 0;
-    if (!ReceiveAll(fd, reinterpret_cast<char*>(&size), sizeof size)) return false;
-    s.resize(size);
-    if (!ReceiveAll(fd, s.data(), size)) return false;
-  }
-  return true;
-}
-
-std::string EncodeValue(const Value& value) {
-  if (const auto* n = std::get_if<int64_t>(&value)) return "i" + std::to_string(*n);
-  if (const auto* r = std::get_if<double>(&value)) {
-    return "r" + std::string(reinterpret_cast<const char*>(r), sizeof *r);
-  }
-  if (const auto* t = std::get_if<std::string>(&value)) return "t" + *t;
-  if (const auto* b = std::get_if<Blob>(&value)) return "b" + b->bytes;
-  return "n";
-}
-
-Value DecodeValue(const std::string& text) {
-  const std::string rest = text.substr(1);
-  switch (text[0]) {
-    case 'i':
-      return Value(int64_t{std::stoll(rest)});
-    case 'r': {
-      double r = 0;
-      std::memcpy(&r, rest.data(), sizeof r);
-      return Value(r);
-    }
-    case 't':
-      return Value(rest);
-    case 'b':
-      return Value(Blob{rest});
-    default:
-      return Value();
-  }
-}
-
-// -- The child's side ----------------------------------------------------------------------------
-
-// An answer is: code, message, columns, then the cells row by row.
-std::vector<std::string> ErrorOf(sqlite3* db, int rc) {
-  return {std::to_string(rc), db ? sqlite3_errmsg(db) : sqlite3_errstr(rc), "0"};
-}
-
-void Bind(sqlite3_stmt* statement, int i, const Value& value) {
-  if (const auto* n = std::get_if<int64_t>(&value)) sqlite3_bind_int64(statement, i, *n);
-  if (const auto* r = std::get_if<double>(&value)) sqlite3_bind_double(statement, i, *r);
-  if (const auto* t = std::get_if<std::string>(&value)) {
-    sqlite3_bind_text64(statement, i, t->data(), t->size(), SQLITE_TRANSIENT, SQLITE_UTF8);
-  }
-  if (const auto* b = std::get_if<Blob>(&value)) {
-    sqlite3_bind_blob64(statement, i, b->bytes.data(), b->bytes.size(), SQLITE_TRANSIENT);
-  }
-}
-
-Value ColumnOf(sqlite3_stmt* statement, int i) {
-  const auto size = static_cast<size_t>(sqlite3_column_bytes(statement, i));
-  switch (sqlite3_column_type(statement, i)) {
-    case SQLITE_INTEGER:
-      return Value(int64_t{sqlite3_column_int64(statement, i)});
-    case SQLITE_FLOAT:
-      return Value(sqlite3_column_double(statement, i));
-    case SQLITE_TEXT:
-      return Value(
-          std::string(reinterpret_cast<const char*>(sqlite3_column_text(statement, i)), size));
-    case SQLITE_BLOB:
-      return Value(
-          Blob{std::string(static_cast<const char*>(sqlite3_column_blob(statement, i)), size)});
-    default:
-      return Value();
-  }
-}
-
-std::vector<std::string> ServeRun(sqlite3* db, const std::vector<std::string>& request) {
-  std::vector<std::string> answer = {"0", "", "0"};
-  const char* at = request[2].c_str();
-  for (bool first = true; *at != '\0'; first = false) {
-    sqlite3_stmt* statement = nullptr;
-    int rc = sqlite3_prepare_v2(db, at, -1, &statement, &at);
-    if (rc != SQLITE_OK) return ErrorOf(db, sqlite3_extended_errcode(db));
-    if (!statement) continue;
-    for (size_t i = 3; first && i < request.size(); ++i) {
-      Bind(statement, static_cast<int>(i) - 2, DecodeValue(request[i]));
-    }
-    const int columns = sqlite3_column_count(statement);
-    if (columns > 0) answer[2] = std::to_string(columns);
-    while ((rc = sqlite3_step(statement)) == SQLITE_ROW) {
-      for (int i = 0; i < columns; ++i) answer.push_back(EncodeValue(ColumnOf(statement, i)));
-    }
-    if (rc != SQLITE_DONE) {
-      auto error = ErrorOf(db, sqlite3_extended_errcode(db));
-      sqlite3_finalize(statement);
-      return error;
-    }
-    sqlite3_finalize(statement);
-  }
-  return answer;
-}
-
-std::vector<std::string> ServeLoad(sqlite3* db, const std::string& module) {
-  sqlite3_enable_load_extension(db, 1);
-  char* message = nullptr;
-  const int rc = sqlite3_load_extension(db, module.c_str(), nullptr, &message);
-  std::vector<std::string> answer = {std::to_string(rc), message ? message : "", "0"};
-  sqlite3_free(message);
-  return answer;
-}
-
-std::vector<std::string> ServeContent(sqlite3* db) {
-  sqlite3_int64 size = 0;
-  unsigned char* bytes = sqlite3_serialize(db, "main", &size, 0);
-  if (!bytes && size != 0) return ErrorOf(db, SQLITE_NOMEM);
-  std::vector<std::string> answer = {
-      "0", "", "1", "b" + std::string(reinterpret_cast<char*>(bytes), static_cast<size_t>(size))};
-  sqlite3_free(bytes);
-  return answer;
-}
-
-void Serve(int fd) {
-  std::map<std::string, sqlite3*> connections;
-  std::vector<std::string> request;
-  while (ReceiveList(fd, &request)) {
-    const std::string& verb = request[0];
-    std::vector<std::string> answer;
-    if (verb == "open") {
-      sqlite3* db = nullptr;
-      const int rc = sqlite3_open_v2(request[1].c_str(), &db, std::stoi(request[2]), nullptr);
-      sqlite3_extended_result_codes(db, 1);
-      sqlite3_busy_timeout(db, 10000);
-      const std::string id = std::to_string(connections.size());
-      connections[id] = db;
-      answer = {std::to_string(rc), sqlite3_errmsg(db), "1", "t" + id};
-    } else if (verb == "run") {
-      answer = ServeRun(connections[request[1]], request);
-    } else if (verb == "load") {
-      answer = ServeLoad(connections[request[1]], request[2]);
-    } else if (verb == "content") {
-      answer = ServeContent(connections[request[1]]);
-    } else if (verb == "close") {
-      const int rc = sqlite3_close(connections[request[1]]);
-      connections[request[1]] = nullptr;
-      answer = {std::to_string(rc), "", "0"};
-    }
-    if (!SendList(fd, answer)) return;
-  }
-}
-
-}  // namespace
-
-// Not a test: what a SqlProcess runs.
-TEST(SqlProcess, DISABLED_Serves) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Serve(kChildFd);
-}
-
-// -- The test's side -----------------------------------------------------------------------------
 
 std::string Answer::Text() const {
   if (!ok()) return "error " + std::to_string(code) + ": " + message;
@@ -249,10 +45,9 @@ SqlProcess::SqlProcess(const Environment& environment) {
   std::erase_if(variables, [](const std::string& v) { return v.starts_with("ASAN_OPTIONS="); });
   variables.push_back("ASAN_OPTIONS=" + std::string(sanitizer ? sanitizer : "") +
                       ":detect_leaks=0");
-  std::vector<std::string> arguments = {"sql_process", "--gtest_filter=SqlProcess.DISABLED_Serves",
-                                        "--gtest_also_run_disabled_tests"};
+  std::string program = GUILDLITE_SQL_CHILD;
   std::vector<char*> argv, envp;
-  for (std::string& s : arguments) argv.push_back(s.data());
+  argv.push_back(program.data());
   for (std::string& s : variables) envp.push_back(s.data());
   argv.push_back(nullptr);
   envp.push_back(nullptr);
@@ -276,7 +71,7 @@ SqlProcess::SqlProcess(const Environment& environment) {
     }
     ::dup2(out, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
-    ::execve("/proc/self/exe", argv.data(), envp.data());
+    ::execve(program.c_str(), argv.data(), envp.data());
     ::_exit(127);
   }
   ::close(ends[1]);
@@ -318,6 +113,8 @@ Answer SqlProcess::Call(const std::vector<std::string>& request) {
   Send(request);
   return Receive();
 }
+
+void SqlProcess::HoldStores(bool held) { Call({"hold", held ? "1" : "0"}); }
 
 Connection SqlProcess::Open(const std::string& path, int flags) {
   const Answer answer = Call({"open", path, std::to_string(flags)});

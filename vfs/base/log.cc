@@ -2,13 +2,14 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+
+#include "vfs/base/time_text.h"
 
 namespace guildlite {
 namespace {
@@ -45,18 +46,6 @@ std::string Escaped(std::string_view text) {
     }
   }
   return out;
-}
-
-std::string LogTime(int64_t unix_ms) {
-  const int64_t ms = (unix_ms % 1000 + 1000) % 1000;
-  const time_t seconds = static_cast<time_t>((unix_ms - ms) / 1000);
-  tm parts{};
-  gmtime_r(&seconds, &parts);
-  std::array<char, 80> text;
-  std::snprintf(text.data(), text.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
-                parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
-                parts.tm_sec, static_cast<int>(ms));
-  return text.data();
 }
 
 std::string TextLine(std::string_view time, LogLevel level, std::string_view tag,
@@ -135,7 +124,7 @@ void Logger::Log(LogLevel level, std::string_view tag, std::string_view database
   }
   if (verdict.last) note += " [more like this within a minute will be left out]";
 
-  const std::string time = LogTime(clock_.NowMs());
+  const std::string time = FormatTime(clock_.NowMs());
   const auto make = settings_.json ? &JsonLine : &TextLine;
   std::string line = make(time, level, tag, database, text + note);
   // Escaping lengthens a byte to six at most, so this fits long before the message is used up.
