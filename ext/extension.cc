@@ -27,9 +27,17 @@ int RegisterSurface(sqlite3* db) {
 // Runs at the end of every sqlite3_open(). An error would fail the open, so
 // SQLITE_OK_LOAD_PERMANENTLY must not be returned here.
 int AutoEntry(sqlite3* db, char** error_message, const sqlite3_api_routines*) noexcept {
-  const int rc = Guarded([&] { return RegisterSurface(db); }, SQLITE_ERROR);
+  Status status(Tag::kLocalIo, "guildlite: cannot register its functions");
+  const int rc = Guarded(
+      [&] {
+        const int registered = RegisterSurface(db);
+        if (registered != SQLITE_OK) return registered;
+        status = ConfirmMain(db);
+        return OpenCode(status);
+      },
+      SQLITE_ERROR);
   if (rc != SQLITE_OK && error_message) {
-    *error_message = sqlite3_mprintf("guildlite: cannot register its functions");
+    *error_message = sqlite3_mprintf("%s", status.ToString().c_str());
   }
   return rc;
 }
@@ -41,19 +49,18 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
   };
   const char* const file = sqlite3_db_filename(db, "main");
   const bool on_disk = file && *file != '\0';
-  // Whatever is wrong with it for every database is said here: an open can say no more than
-  // CANTOPEN.
-  if (auto url = UrlFromEnvironment(ProcessEnvironment(), on_disk ? file : "/any.db"); !url.ok()) {
-    return fail(url.status());
-  }
+  // Whatever is wrong with it for every database is said here: an open that fails in the VFS can
+  // say no more than CANTOPEN.
+  const auto configured =
+      ApplyEnvironment(Options(), ProcessEnvironment(), on_disk ? file : "/any.db");
+  if (!configured.ok()) return fail(configured.status());
   auto registered = RegisterShim(Engine::Get(), api);
   if (!registered.ok()) return fail(registered.status());
   if (*registered == Registered::kAlreadyOtherCopy) return SQLITE_OK_LOAD_PERMANENTLY;
-  if (*registered == Registered::kNew) {
-    const int rc = sqlite3_auto_extension(reinterpret_cast<void (*)(void)>(AutoEntry));
-    if (rc != SQLITE_OK) return rc;
-  }
-  const int rc = RegisterSurface(db);
+  // Each time: sqlite3_shutdown() and sqlite3_reset_auto_extension() forget it, and SQLite takes
+  // one function once only.
+  int rc = sqlite3_auto_extension(reinterpret_cast<void (*)(void)>(AutoEntry));
+  if (rc == SQLITE_OK) rc = RegisterSurface(db);
   if (rc != SQLITE_OK) return rc;
   if (on_disk) {
     if (const Status adopted = Adopt(db); !adopted.ok()) {
@@ -62,6 +69,7 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
       if (adopted.tag() != Tag::kBadArgument) return fail(adopted);
       Log(LogLevel::kInfo, "NOT_ADOPTED", file, adopted.message());
     }
+    if (const Status confirmed = ConfirmMain(db); !confirmed.ok()) return fail(confirmed);
   }
   return SQLITE_OK_LOAD_PERMANENTLY;
 }

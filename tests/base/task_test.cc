@@ -363,6 +363,30 @@ TEST(WorkerPool, LosesNoWakeAndNeverOverlaps) {
   for (auto& task : tasks) pool.Remove(&task);
 }
 
+TEST(WorkerPool, AStepThatDoesNotEndIsLeftBehindAndNeverRunsAgain) {
+  HandClock clock;
+  WorkerPool pool(clock, 2);
+  std::latch inside(1), release(1);
+  TestTask hangs([&](int64_t) {
+    inside.count_down();
+    release.wait();
+    return int64_t{0};  // at once again
+  });
+  TestTask idle([](int64_t) { return Task::kIdle; });
+  ASSERT_TRUE(pool.Add(&hangs).ok());
+  inside.wait();
+  EXPECT_FALSE(pool.RemoveWithin(&hangs, 0));
+  pool.Wake(&hangs);
+  EXPECT_FALSE(pool.RemoveWithin(&hangs, 0));
+  ASSERT_TRUE(pool.Add(&idle).ok());
+  idle.AwaitSteps(1);
+  EXPECT_TRUE(pool.RemoveWithin(&idle, 0));
+  release.count_down();
+  pool.Remove(&hangs);
+  EXPECT_TRUE(pool.RemoveWithin(&hangs, 0));
+  EXPECT_EQ(hangs.steps(), 1);
+}
+
 TEST(WorkerPool, ThreadsAreNamedAndTakeNoSignals) {
   HandClock clock;
   WorkerPool pool(clock, 1);

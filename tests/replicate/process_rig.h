@@ -67,7 +67,7 @@ class Process {
                                                        std::move(settings.after_read));
     setup.store = std::make_unique<BorrowedStore>(store);
     setup.options = settings.options;
-    setup.asked = settings.asked;
+    setup.asked = setup.waited_for = settings.asked;
     setup.owner = "process rig";
     setup.read_published = [this](const volatile void*) { return db.published(); };
     setup.idle = [] {};

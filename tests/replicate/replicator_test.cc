@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <latch>
 #include <memory>
 #include <random>
 #include <string>
@@ -227,6 +228,79 @@ TEST(Replicator, ACleanCloseNeedsNoHeal) {
   EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
   EXPECT_EQ(process->replicator->status().epoch, Epoch(1));
   w.ExpectLatest();
+}
+
+// A put that never answers. The close ends in its time, and says what it leaves; what the put does
+// later, before or after the next process wrote to that slot, changes nothing.
+TEST(Replicator, ACloseEndsThoughAPutHangsAndTheNextOpenShipsWhatWasLeft) {
+  for (const bool lands_before_the_next : {false, true}) {
+    World w;
+    std::mt19937_64 random(1);
+    std::latch inside(1), release(1);
+    std::atomic<bool> hold = false;
+    w.store.OnCall([&](const FaultStore::Call& call) {
+      if (call.kind == FaultStore::kPut && hold.exchange(false)) {
+        inside.count_down();
+        release.wait();
+      }
+      return Fault::kNone;
+    });
+    Options options = FastOptions();
+    auto process = w.Open(true, options);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok());
+    hold = true;
+    w.db.CommitRandom(random);
+    inside.wait();
+    w.db.CommitRandom(random);
+    EXPECT_TRUE(process->Disconnect(/*timeout_ms=*/20));
+    EXPECT_THAT(process->AllWarnings(),
+                ::testing::HasSubstr("NOT_DURABLE: closed before txid 2 to 3 ("));
+    EXPECT_FALSE(process->replicator->gone());
+    if (lands_before_the_next) {
+      release.count_down();
+      while (!process->replicator->gone()) std::this_thread::yield();
+    }
+    auto next = w.Open(false, options);
+    ASSERT_TRUE(next->Settled().ok());
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(next->Sync().ok()) << next->AllWarnings();
+    w.ExpectLatest();
+    if (!lands_before_the_next) release.count_down();
+    while (!process->replicator->gone()) std::this_thread::yield();
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(next->Sync().ok()) << next->AllWarnings();
+    EXPECT_EQ(next->replicator->status().capture.heals, 0u) << next->AllWarnings();
+    EXPECT_EQ(next->replicator->status().epoch, Epoch(1));
+    w.ExpectLatest();
+    w.ExpectDenseLog();
+  }
+}
+
+// The store hangs before it has said a word: open_wait_ms is up to the thread that waits.
+TEST(Replicator, AClaimThatHangsHoldsWritesNoLongerThanOpenWait) {
+  World w;
+  std::mt19937_64 random(1);
+  std::latch release(1);
+  w.store.OnCall([&](const FaultStore::Call&) {
+    release.wait();
+    return Fault::kNone;
+  });
+  Options options = FastOptions();
+  options.open_wait_ms = 30;
+  auto process = w.Open(true, options);
+  Status written;
+  while (!(written = process->replicator->BeforeWriteLock()).ok()) {
+    EXPECT_EQ(written.tag(), Tag::kBusy);
+  }
+  EXPECT_EQ(process->replicator->status().state, ReplicationState::kUnshipped);
+  EXPECT_THAT(process->AllWarnings(), ::testing::HasSubstr("commits go on but nothing is shipped"));
+  w.db.CommitRandom(random);
+  release.count_down();
+  ASSERT_TRUE(process->Sync().ok());
+  w.ExpectLatest();
+  EXPECT_EQ(process->replicator->status().state, ReplicationState::kReplicating);
 }
 
 // H4: nobody told us, and the WAL is gone.

@@ -188,6 +188,22 @@ TEST_F(Adoption, AnErrorOfFirstOpenedIsReturnedAndNothingIsAdopted) {
   c.Ok("INSERT INTO t VALUES(1)");
 }
 
+// The empty file of a database whose backup could not be put there must not be filled.
+TEST_F(Adoption, ARefusedOneStaysWhereEventsRefuseItsWrites) {
+  Connection c = OpenBefore();
+  Host().first_opened = [this](Node& node) {
+    events_->rollback_write_answer = Status(Tag::kDiverged, "x");
+    node.Install(events_);
+    return Status(Tag::kStoreUnreachable, "x");
+  };
+  EXPECT_EQ(Adopt(c.db()).tag(), Tag::kStoreUnreachable);
+  EXPECT_EQ(c.Run("CREATE TABLE t(a)"), SQLITE_READONLY);
+  EXPECT_EQ(c.Run("PRAGMA journal_mode=WAL"), SQLITE_READONLY);
+  EXPECT_EQ(std::filesystem::file_size(Path("a.db")), 0u);
+  EXPECT_EQ(c.Close(), SQLITE_OK);
+  EXPECT_EQ(FindNodeByPath(Path("a.db")), nullptr);
+}
+
 // The host program created an empty file by opening it; loading the extension restores a database
 // over it.
 TEST_F(Adoption, ADatabaseRestoredDuringAdoptionIsTheOneThatGoesOn) {

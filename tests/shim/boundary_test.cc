@@ -33,6 +33,11 @@ TEST(Boundary, CodesOfTheSurface) {
   EXPECT_EQ(ResultCode(Tag::kFenced), SQLITE_READONLY);
   EXPECT_EQ(ResultCode(Tag::kChainBroken), SQLITE_CORRUPT);
   EXPECT_EQ(ResultCode(Tag::kNoBucket), SQLITE_CANTOPEN);
+  for (const Tag tag : {Tag::kStoreUnreachable, Tag::kStoreDenied, Tag::kNoBucket, Tag::kFenced}) {
+    EXPECT_EQ(OpenCode(Status(tag, "x")), SQLITE_CANTOPEN) << TagName(tag);
+  }
+  EXPECT_EQ(OpenCode(Status(Tag::kBusy, "x")), SQLITE_BUSY);
+  EXPECT_EQ(OpenCode(Status(Tag::kLocalIo, "x")), SQLITE_IOERR);
   EXPECT_EQ(CommitCode(Status(Tag::kFenced, "x")), SQLITE_READONLY_DBMOVED);
   EXPECT_EQ(CommitCode(Status(Tag::kNotDurable, "x")), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(WriteLockCode(Status(Tag::kBusy, "x")), SQLITE_BUSY);

@@ -9,6 +9,7 @@
 
 #include "tests/shim/shim_fixture.h"
 #include "vfs/base/file_io.h"
+#include "vfs/shim/boundary.h"
 #include "vfs/shim/node_registry.h"
 
 namespace guildlite::testing {
@@ -209,6 +210,86 @@ TEST_F(Nodes, EventsInstalledLateLearnOfTheIndexAndRemovedOnesForgetIt) {
   EXPECT_EQ(later->Take(), Calls{"map"});
   EXPECT_EQ(c.Close(), SQLITE_OK);
   EXPECT_EQ(later->mapped(), 0u);
+}
+
+// The entry that SQLite runs at the end of each sqlite3_open(), while in scope.
+class AutoExtension {
+ public:
+  AutoExtension() { sqlite3_auto_extension(reinterpret_cast<void (*)(void)>(&Entry)); }
+  ~AutoExtension() { sqlite3_cancel_auto_extension(reinterpret_cast<void (*)(void)>(&Entry)); }
+
+ private:
+  static int Entry(sqlite3* db, char** message, const sqlite3_api_routines*) {
+    const Status status = ConfirmMain(db);
+    if (!status.ok()) *message = sqlite3_mprintf("%s", status.ToString().c_str());
+    return OpenCode(status);
+  }
+};
+
+TEST_F(Nodes, AFileIsConfirmedAsMainOnceAndNotWhenAttached) {
+  const AutoExtension entry;
+  Calls mains;
+  Host().opened_as_main = [&](Node& node, sqlite3* db) {
+    EXPECT_EQ(FindNode(db).get(), &node);
+    mains.push_back(std::filesystem::path(node.path()).filename());
+    return Status::Ok();
+  };
+  Connection a(Path("a.db"));
+  a.Ok("ATTACH 'file:" + Path("b.db") + "' AS b; CREATE TABLE b.t(x)");
+  a.Ok("VACUUM INTO 'file:" + Path("c.db") + "'");
+  Connection second(Path("a.db"));
+  Connection memory(":memory:");
+  EXPECT_EQ(mains, Calls{"a.db"});
+  EXPECT_EQ(opened_, (Calls{"a.db", "b.db", "c.db"}));
+  Connection b(Path("b.db"));
+  EXPECT_EQ(mains, (Calls{"a.db", "b.db"}));
+  EXPECT_EQ(b.Close(), SQLITE_OK);
+  Connection again(Path("b.db"));
+  EXPECT_EQ(mains, (Calls{"a.db", "b.db"})) << "it was open as an attached one all the time";
+}
+
+TEST_F(Nodes, AnErrorOfOpenedAsMainFailsTheOpenWithItsText) {
+  const AutoExtension entry;
+  Host().opened_as_main = [](Node&, sqlite3*) { return Status(Tag::kPrefixClash, "of x and y"); };
+  {
+    Connection c(Path("a.db"));
+    EXPECT_EQ(c.open_code(), SQLITE_CANTOPEN);
+    EXPECT_NE(std::string(sqlite3_errmsg(c.db())).find("PREFIX_CLASH: of x and y"),
+              std::string::npos);
+  }
+  EXPECT_EQ(closed_, Calls{"a.db"});
+  int calls = 0;
+  Host().opened_as_main = [&](Node&, sqlite3*) -> Status {
+    if (++calls == 1) throw std::runtime_error("x");
+    return Status::Ok();
+  };
+  Connection attached(":memory:");
+  attached.Ok("ATTACH 'file:" + Path("a.db") + "' AS a");
+  EXPECT_NE(Connection(Path("a.db")).open_code(), SQLITE_OK);
+  EXPECT_EQ(Connection(Path("a.db")).open_code(), SQLITE_OK) << "the next is asked again";
+  EXPECT_EQ(Connection(Path("a.db")).open_code(), SQLITE_OK);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST_F(Nodes, ASecondMainWaitsForTheFirst) {
+  const AutoExtension entry;
+  std::promise<void> entered, go_on;
+  std::atomic<bool> done = false;
+  Host().opened_as_main = [&](Node&, sqlite3*) {
+    entered.set_value();
+    go_on.get_future().wait();
+    done = true;
+    return Status::Ok();
+  };
+  std::thread first([&] { Connection c(Path("a.db")); });
+  entered.get_future().wait();
+  std::thread second([&] {
+    Connection c(Path("a.db"));
+    EXPECT_TRUE(done);
+  });
+  go_on.set_value();
+  first.join();
+  second.join();
 }
 
 TEST_F(Nodes, EventsInstalledByFirstOpenedSeeTheFirstStatement) {

@@ -69,6 +69,9 @@ Status RecordingEvents::BeforeWriteLock() {
   return write_lock_answer;
 }
 
+// Not recorded: whoever counts the hooks of a WAL has written in rollback mode to get one.
+Status RecordingEvents::BeforeRollbackWrite() { return rollback_write_answer; }
+
 void RecordingEvents::BeforeWriteUnlock() { Record("unlock"); }
 
 void RecordingEvents::CheckpointBegins() { Record("checkpoint"); }
@@ -120,6 +123,9 @@ size_t RecordingEvents::mapped() {
 
 Status TestHost::FirstOpened(Node& node) {
   return first_opened ? first_opened(node) : Status::Ok();
+}
+Status TestHost::OpenedAsMain(Node& node, sqlite3* db) {
+  return opened_as_main ? opened_as_main(node, db) : Status::Ok();
 }
 void TestHost::LastClosing(Node& node) {
   if (last_closing) last_closing(node);
@@ -180,6 +186,7 @@ ShimTest::ShimTest() {
 
 ShimTest::~ShimTest() {
   Host().first_opened = nullptr;
+  Host().opened_as_main = nullptr;
   Host().last_closing = nullptr;
   std::filesystem::remove_all(directory_);
 }

@@ -31,6 +31,7 @@ class RecordingEvents : public WalEvents {
   void IndexMapped(const void* owner, const volatile void* region0) override;
   void IndexUnmapping(const void* owner) override;
   Status BeforeWriteLock() override;
+  Status BeforeRollbackWrite() override;
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   void CheckpointBegins() override;
@@ -48,6 +49,7 @@ class RecordingEvents : public WalEvents {
 
   // Answers; set them before they are needed or from the thread that runs the statement.
   Status write_lock_answer = Status::Ok();
+  Status rollback_write_answer = Status::Ok();
   Status commit_answer = Status::Ok();
   std::atomic<bool> may_discard = true;
   std::function<void(const std::string&)> on_call;  // after recording, outside the lock
@@ -63,8 +65,10 @@ class RecordingEvents : public WalEvents {
 class TestHost : public ShimHost {
  public:
   Status FirstOpened(Node& node) override;
+  Status OpenedAsMain(Node& node, sqlite3* db) override;
   void LastClosing(Node& node) override;
   std::function<Status(Node&)> first_opened;
+  std::function<Status(Node&, sqlite3*)> opened_as_main;
   std::function<void(Node&)> last_closing;
 };
 TestHost& Host();

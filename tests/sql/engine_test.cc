@@ -45,15 +45,14 @@ TEST_F(EngineTest, AnOpenThatCannotBeReplicatedFailsAndMakesNoFile) {
   }
 }
 
-TEST_F(EngineTest, AnOptionOfTheEnvironmentThatIsNoneFailsTheOpen) {
+TEST_F(EngineTest, AnOptionOfTheEnvironmentThatIsNoneFailsTheLoad) {
   SqlProcess::Environment environment = Environment(Url("{name}"));
   environment.emplace_back("GUILDLITE_SYNC_INTERVAL_MS", "soon");
   SqlProcess process(environment);
-  OpenLoaded(process, ":memory:");
-  Connection db = process.Open(Path("a.db"));
-  EXPECT_EQ(db.open_code() & 0xff, SQLITE_CANTOPEN);
-  EXPECT_THAT(process.Log(), HasSubstr("GUILDLITE_SYNC_INTERVAL_MS"));
-  EXPECT_THAT(NamesIn(Path("")), IsEmpty());
+  Connection db = process.Open(":memory:");
+  const Answer loaded = db.Load();
+  EXPECT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.message, HasSubstr("BAD_ARGUMENT: GUILDLITE_SYNC_INTERVAL_MS"));
 }
 
 TEST_F(EngineTest, WhatDoesNotMatchIsNoneOfItsBusiness) {

@@ -209,9 +209,11 @@ Status WorkerPool::Add(Task* task) {
   return Status::Ok();
 }
 
-void WorkerPool::Remove(Task* task) {
+void WorkerPool::Remove(Task* task) { (void)RemoveWithin(task, std::nullopt); }
+
+bool WorkerPool::RemoveWithin(Task* task, std::optional<int64_t> timeout_ms) {
   State* const s = state_.load(std::memory_order_acquire);
-  if (!s) return;
+  if (!s) return true;
   assert(current_step != task);
   std::unique_lock lock(s->mutex);
   switch (task->place_) {
@@ -223,12 +225,21 @@ void WorkerPool::Remove(Task* task) {
     case Task::Place::kQueued:
       s->Unqueue(task);
       break;
-    case Task::Place::kRunning:
+    case Task::Place::kRunning: {
       task->leaving_ = true;
-      s->step_end.wait(lock, [&] { return task->place_ == Task::Place::kOutside; });
+      const auto outside = [&] { return task->place_ == Task::Place::kOutside; };
+      if (!timeout_ms) s->step_end.wait(lock, outside);
+      const int64_t give_up_ms = s->clock.MonotonicMs() + timeout_ms.value_or(0);
+      while (!outside()) {
+        const int64_t left_ms = give_up_ms - s->clock.MonotonicMs();
+        if (left_ms <= 0) return false;
+        s->clock.WaitFor(s->step_end, lock, left_ms);
+      }
       break;
+    }
   }
   task->place_ = Task::Place::kOutside;
+  return true;
 }
 
 void WorkerPool::Wake(Task* task) {

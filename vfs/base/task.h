@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "guildlite/clock.h"
 #include "guildlite/status.h"
@@ -65,6 +66,9 @@ class WorkerPool {
   // Waits until a running Step ended. REQUIRES: not called from inside a Step of `task`. No Wake()
   // of it may be under way or follow if the task is destroyed.
   void Remove(Task* task);
+  // The same, but waits no longer than that. False: the Step still runs; the task will not run
+  // again, and must outlive a Remove() or RemoveWithin() that came to its end.
+  bool RemoveWithin(Task* task, std::optional<int64_t> timeout_ms);
   // From any thread, also from inside a Step.
   void Wake(Task* task);
   // Waits for running Steps, then joins the threads; tasks stay added but never run again.

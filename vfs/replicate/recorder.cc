@@ -592,7 +592,8 @@ void Recorder::WriteLockReleasing() {
 void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
   const Guard guard(*this);
   if (dropped_ || closed_over_) return;
-  bool follows = granted_.load(std::memory_order_relaxed);
+  // While any generation will do nothing was captured yet that this one could fail to follow.
+  bool follows = any_generation_ || granted_.load(std::memory_order_relaxed);
   if (!follows && link_ && link_->salt1 == header.salt1 && link_->salt2 == header.salt2) return;
   if (!follows && exclusive && state_.mark_valid) {
     const Status s = SecureLocked();

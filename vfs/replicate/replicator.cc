@@ -21,6 +21,10 @@ namespace {
 constexpr int64_t kWriteWaitMs = 1000;
 // The gate: how long another thread may hold the capture mutex.
 constexpr int64_t kGateWaitMs = 50;
+// Between two looks at the Steps that are still to end.
+constexpr int64_t kLeavePollMs = 5;
+// At the least, for Steps under way when there is nothing to flush.
+constexpr int64_t kLeaveMinMs = 50;
 constexpr int64_t kSettleRetryMinMs = 20;
 constexpr int64_t kSettleRetryMaxMs = 5000;
 constexpr uint64_t kCaptureTransactionsMax = 512;
@@ -90,6 +94,8 @@ std::string_view StateName(ReplicationState state) {
       return "fenced";
     case ReplicationState::kDiverged:
       return "diverged";
+    case ReplicationState::kNotWal:
+      return "not_wal";
     case ReplicationState::kStopped:
       return "stopped";
   }
@@ -129,9 +135,16 @@ struct Replicator::Local {
 };
 
 Replicator::Replicator(Setup setup)
-    : setup_(std::move(setup)), sidecar_(setup_.path + "-guildlite") {}
+    : setup_(std::move(setup)), sidecar_(setup_.path + "-guildlite") {
+  auto store = std::make_unique<CutOffStore>(std::move(setup_.store));
+  cut_off_ = store.get();
+  setup_.store = std::move(store);
+}
 
-Replicator::~Replicator() { RemoveTasks(); }
+Replicator::~Replicator() {
+  closed_.store(true);
+  for (Task* task : Tasks()) setup_.pool->Remove(task);
+}
 
 Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
   std::shared_ptr<Replicator> r(new Replicator(std::move(setup)));
@@ -170,20 +183,35 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
   return r;
 }
 
-void Replicator::RemoveTasks() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!tasks_added_) return;
-    tasks_added_ = false;
-  }
+std::vector<Task*> Replicator::Tasks() {
+  const std::lock_guard lock(mutex_);
+  if (!tasks_added_) return {};
+  return {settle_task_.get(), capture_task_.get(), shipper_.get(), snapshotter_.get()};
+}
+
+// Steps under way may end by themselves until the deadline; then the store is cut off. What runs
+// after that is on its way out, or inside the store.
+void Replicator::RemoveTasks(int64_t deadline_ms) {
   // Nobody wakes a task after this: hooks look at closed_ first, and the tasks wake only each
   // other.
   closed_.store(true);
-  for (Task* task :
-       {static_cast<Task*>(settle_task_.get()), static_cast<Task*>(capture_task_.get()),
-        static_cast<Task*>(shipper_.get()), static_cast<Task*>(snapshotter_.get())}) {
-    setup_.pool->Remove(task);
+  std::vector<Task*> running = Tasks();
+  const auto remove_within = [&](int64_t timeout_ms) {
+    std::erase_if(running, [&](Task* t) { return setup_.pool->RemoveWithin(t, timeout_ms); });
+  };
+  remove_within(0);
+  while (!running.empty() && setup_.clock->MonotonicMs() < deadline_ms) {
+    remove_within(kLeavePollMs);
   }
+  cut_off_->CutOff();
+  while (!running.empty() && running.size() > cut_off_->waiting()) remove_within(kLeavePollMs);
+}
+
+bool Replicator::gone() {
+  for (Task* task : Tasks()) {
+    if (!setup_.pool->RemoveWithin(task, 0)) return false;
+  }
+  return true;
 }
 
 // -- What is here ------------------------------------------------------------------------------
@@ -324,13 +352,13 @@ int64_t Replicator::Settle(int64_t now_ms) {
     Wake(snapshotter_.get());
     return Task::kIdle;
   }
-  if (IsVerdict(status.tag()) || (setup_.asked && !settled_.load() && !MayPass(status))) {
+  if (IsVerdict(status.tag()) || (setup_.waited_for && !settled_.load() && !MayPass(status))) {
     Refuse(status);
     return Task::kIdle;
   }
   if (status.tag() != Tag::kBusy) Note(status);
-  if (now_ms - started_ms_ >= setup_.options.open_wait_ms && !unshipped_.exchange(true)) {
-    setup_.warn(status.tag(), "commits go on but nothing is shipped: " + status.message());
+  if (!closed_.load() && now_ms - started_ms_ >= setup_.options.open_wait_ms &&
+      GoUnshipped(status)) {
     if (local_ && local_->facts.proven && !local_->facts.heal_owed && !recording_.load()) {
       // Known ground: capture into WAL and spool, ship when the store is back.
       recorder_->StartAt(local_->captured, std::move(local_->table), Txid(), local_->unchanged);
@@ -339,8 +367,19 @@ int64_t Replicator::Settle(int64_t now_ms) {
     changed_.notify_all();
   }
   if (status.tag() == Tag::kBusy) return now_ms + kSettleRetryMinMs;
-  return now_ms +
-         std::min(kSettleRetryMaxMs, kSettleRetryMinMs << std::min(settle_task_->failures++, 8u));
+  const int64_t again_ms = now_ms + std::min(kSettleRetryMaxMs, kSettleRetryMinMs << std::min(
+                                                                    settle_task_->failures++, 8u));
+  // Not later than writes are to go on.
+  const int64_t open_until_ms = started_ms_ + setup_.options.open_wait_ms;
+  return unshipped_.load() ? again_ms : std::min(again_ms, std::max(open_until_ms, now_ms));
+}
+
+// Whether it was not so before.
+bool Replicator::GoUnshipped(const Status& why) {
+  if (unshipped_.exchange(true)) return false;
+  Note(why);
+  setup_.warn(why.tag(), "commits go on but nothing is shipped: " + why.message());
+  return true;
 }
 
 Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch) {
@@ -760,6 +799,14 @@ std::optional<Published> Replicator::ReadPublishedNow() {
 
 Status Replicator::BeforeWriteLock() {
   exclusive_.store(false, std::memory_order_relaxed);
+  GUILDLITE_RETURN_IF_ERROR(MayWrite());
+  recorder_->WriteLockTaken();
+  return Status::Ok();
+}
+
+Status Replicator::BeforeRollbackWrite() { return MayWrite(); }
+
+Status Replicator::MayWrite() {
   if (stopping_.load(std::memory_order_relaxed)) {
     return Status(Tag::kBusy, "replication is being stopped", true);
   }
@@ -768,19 +815,17 @@ Status Replicator::BeforeWriteLock() {
       const std::lock_guard lock(mutex_);
       return refusal_;
     }
-    recorder_->WriteLockTaken();
     return Status::Ok();
   }
-  if (unshipped_.load()) {
-    recorder_->WriteLockTaken();
-    return Status::Ok();
-  }
+  if (unshipped_.load()) return Status::Ok();
   const Status status = WaitSettled(std::min(kWriteWaitMs, setup_.options.open_wait_ms));
-  if (status.ok() || unshipped_.load()) {
-    recorder_->WriteLockTaken();
+  if (status.ok() || unshipped_.load()) return Status::Ok();
+  if (refused_.load()) return status;
+  // The settle task sees to that, and begins to capture; unless the store keeps it waiting.
+  if (setup_.clock->MonotonicMs() - started_ms_ >= setup_.options.open_wait_ms + kWriteWaitMs) {
+    GoUnshipped(Status(Tag::kStoreUnreachable, "the store does not answer", true));
     return Status::Ok();
   }
-  if (refused_.load()) return status;
   return Status(Tag::kBusy, "the claim of " + setup_.options.url + " is not settled yet", true);
 }
 
@@ -895,6 +940,13 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
   quiet_polls_ = 0;
   setup_.idle();
   return Task::kIdle;
+}
+
+// By the file's read version, "The Database Header" of sqlite.org/fileformat2.html.
+bool Replicator::InRollbackMode() {
+  std::array<std::byte, 20> head;
+  auto n = recorder_->database()->ReadAt(0, head);
+  return n.ok() && *n == head.size() && head[19] == std::byte{1};
 }
 
 // -- The SQL surface ---------------------------------------------------------------------------
@@ -1075,6 +1127,8 @@ ReplicationStatus Replicator::status() {
     } else if (refused_.load()) {
       s.state =
           refusal_.tag() == Tag::kFenced ? ReplicationState::kFenced : ReplicationState::kDiverged;
+    } else if (InRollbackMode()) {
+      s.state = ReplicationState::kNotWal;
     } else if (!settled_.load()) {
       s.state = unshipped_.load() ? ReplicationState::kUnshipped : ReplicationState::kStarting;
     } else if (recorder_->healing()) {
@@ -1111,6 +1165,7 @@ Status Replicator::Stop(int64_t timeout_ms) {
   const std::lock_guard ending(ending_mutex_);
   if (closed_.load())
     return Status(Tag::kNotReplicated, setup_.path + " is not replicated any more");
+  const int64_t deadline_ms = setup_.clock->MonotonicMs() + timeout_ms;
   const bool owner = settled_.load() && !refused_.load();
   if (owner) {
     // Writers get BUSY from here on, so that what is flushed stays all there is.
@@ -1140,7 +1195,7 @@ Status Replicator::Stop(int64_t timeout_ms) {
       return go_on(released.status().Context("release the log"));
     }
   }
-  RemoveTasks();
+  RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   recording_.store(false);
   stopping_.store(false);
   recorder_->DropQueue("replication was stopped");
@@ -1149,14 +1204,39 @@ Status Replicator::Stop(int64_t timeout_ms) {
   return forgotten;
 }
 
+void Replicator::WarnOfUnflushed() {
+  if (refused_.load()) return;  // said when it was refused
+  std::string what;
+  if (!recording_.load() || !settled_.load()) {
+    if (!unshipped_.load()) return;  // opened and closed before the store had answered
+    what = "what was committed since it was opened";
+  } else {
+    if (Flushed()) return;
+    const Txid captured = recorder_->captured().txid;
+    const auto durable = shipper_->durable();
+    what = !durable || recorder_->unsettled()
+               ? "what was committed, since the comparison with the store was not complete,"
+               : "txid " + std::to_string(durable->txid.value + 1) + " to " +
+                     std::to_string(captured.value) + " (" +
+                     std::to_string(recorder_->pending_bytes()) + " bytes)";
+  }
+  const std::string why = last_error();
+  setup_.warn(Tag::kNotDurable, "closed before " + what +
+                                    " had reached the store; it is kept beside the database and "
+                                    "ships when that is opened again" +
+                                    (why.empty() ? "" : "; last error: " + why));
+}
+
 void Replicator::Close(int64_t timeout_ms) {
   const std::lock_guard ending(ending_mutex_);
   if (closed_.load()) return;
+  const int64_t deadline_ms = setup_.clock->MonotonicMs() + std::max<int64_t>(timeout_ms, 1);
   // Flushed in any state: an unfinished first scan or heal may well end in time.
   if (recording_.load() && settled_.load() && !refused_.load() && !Flushed()) {
     (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
   }
-  RemoveTasks();
+  RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
+  WarnOfUnflushed();
   if (recording_.exchange(false) && !recorder_->healing()) {
     const auto wal = IdentityOf(setup_.wal_path);
     const bool empty = !wal.ok() || wal->size == 0;

@@ -14,6 +14,10 @@
 //   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly
 //      unshipped.
 //   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work.
+//   4. Close() ends within its bound whatever the store does. A Step that hangs in the store then
+//   is
+//      left behind: all it will hear from the store is an error, so it changes nothing any more, as
+//      if the process had been killed in that put; the object must live until gone().
 //
 // Threads: any, except where said. States, closed list: see StateName().
 #pragma once
@@ -27,12 +31,14 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "guildlite/clock.h"
 #include "guildlite/object_store.h"
 #include "guildlite/options.h"
 #include "vfs/base/task.h"
 #include "vfs/capture/database_file.h"
+#include "vfs/objects/cut_off_store.h"
 #include "vfs/replicate/claim.h"
 #include "vfs/replicate/reconcile.h"
 #include "vfs/replicate/recorder.h"
@@ -51,6 +57,7 @@ enum class ReplicationState {
   kUnshipped,  // the store does not answer: commits go on, nothing ships
   kFenced,     // another writer owns the log; writes are refused
   kDiverged,   // local content and log are not one history; writes are refused
+  kNotWal,     // another journal mode: what is committed is not captured
   kStopped,
 };
 std::string_view StateName(ReplicationState state);
@@ -86,7 +93,10 @@ class Replicator final : public WalEvents {
     std::unique_ptr<ObjectStore> store;
     Options options;
     bool asked = false;  // configuration given now, not found in the sidecar
-    std::string owner;   // host and process, for people
+    // A caller waits for the claim: what another try may not mend is its answer. Else it is tried
+    // again, and the database goes on unshipped.
+    bool waited_for = false;
+    std::string owner;  // host and process, for people
     std::function<std::optional<Published>(const volatile void*)> read_published;
     // The database has been idle for a while: arm whatever notices other processes' writes to its
     // -wal. What it noticed comes back by Poke().
@@ -101,6 +111,7 @@ class Replicator final : public WalEvents {
   void IndexMapped(const void* owner, const volatile void* region0) override;
   void IndexUnmapping(const void* owner) override;
   Status BeforeWriteLock() override;
+  Status BeforeRollbackWrite() override;
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   bool MayDiscardWal(DiscardReason reason) override;
@@ -131,6 +142,8 @@ class Replicator final : public WalEvents {
   Status Stop(int64_t timeout_ms);
   // The last connection closes, or the process exits: flush within the bound, remember, unlock.
   void Close(int64_t timeout_ms);
+  // Whether nothing of it runs any more. REQUIRES: after Close() or Stop().
+  bool gone();
   // In a forked child.
   void AbandonInChild();
 
@@ -155,15 +168,21 @@ class Replicator final : public WalEvents {
   void OnShipperStopped(const Status& status);
   int64_t CaptureStep(int64_t now_ms);
   std::optional<Published> ReadPublishedNow();
+  Status MayWrite();
+  bool GoUnshipped(const Status& why);
+  bool InRollbackMode();
   Position PositionOf(const CapturedState& state);
   Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
   bool Flushed();
   Status Flush(int64_t timeout_ms, bool closing);
   bool RefuseIfDiverged();
-  void RemoveTasks();
+  std::vector<Task*> Tasks();
+  void RemoveTasks(int64_t deadline_ms);
+  void WarnOfUnflushed();
   void Wake(Task* task) { setup_.pool->Wake(task); }
 
   Setup setup_;
+  CutOffStore* cut_off_ = nullptr;  // setup_.store
   Sidecar sidecar_;
   std::unique_ptr<Recorder> recorder_;
   std::unique_ptr<Shipper> shipper_;

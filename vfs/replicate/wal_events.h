@@ -41,6 +41,10 @@ class WalEvents {
   // Before the WRITE lock is passed down. An error refuses the write with its code.
   virtual Status BeforeWriteLock() = 0;
 
+  // Before the RESERVED lock on the database file: a write in rollback mode, also the one that
+  // switches to WAL mode. An error refuses it with its code.
+  virtual Status BeforeRollbackWrite() { return Status::Ok(); }
+
   // Right before the WRITE lock is released, after commit or rollback.
   virtual void BeforeWriteUnlock() = 0;
 

@@ -79,6 +79,11 @@ Status AdoptFile(ShimState& shim, sqlite3* db, sqlite3_file* file, const char* n
       return SQLITE_OK;
     });
     if (thrown != SQLITE_OK) status = Refusal("the replicator failed");
+    if (!status.ok() && node.current_events() != nullptr) {
+      MainFile::Adopted(shim, joined->node, file, name, db);
+      shim.nodes.Settle(node);
+      return status;
+    }
     if (!status.ok()) {
       if (shim.nodes.Leave(node)) {
         shim.nodes.Gone(node);

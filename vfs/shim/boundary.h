@@ -82,17 +82,19 @@ constexpr int ResultCode(Tag tag) {
   return SQLITE_INTERNAL;
 }
 
-// For xOpen: what sqlite3_open() reports.
+// For xOpen and the auto-extension entry: what sqlite3_open() reports. Trouble with a store is
+// CANTOPEN: "disk I/O error" would send people to their own disk.
 inline int OpenCode(const Status& status) {
   const int code = ResultCode(status.tag());
   switch (code) {
-    case SQLITE_ERROR:
-    case SQLITE_MISUSE:
-    case SQLITE_NOTFOUND:
-    case SQLITE_INTERNAL:
-      return SQLITE_CANTOPEN;
-    default:
+    case SQLITE_OK:
+    case SQLITE_BUSY:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_FULL:
       return code;
+    default:
+      return status.tag() == Tag::kLocalIo ? code : SQLITE_CANTOPEN;
   }
 }
 

@@ -17,7 +17,9 @@
 #include "vfs/replicate/sidecar.h"
 #include "vfs/shim/adopt.h"
 #include "vfs/shim/register.h"
+#include "vfs/shim/shim_state.h"
 #include "vfs/shim/wal_index.h"
+#include "vfs/shim/wal_mode.h"
 
 namespace guildlite {
 namespace {
@@ -32,6 +34,26 @@ std::string Owner() {
   if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
   return std::string(host.data()) + " pid " + std::to_string(::getpid());
 }
+
+// An empty database that must not be written: its backup could not be put in its place.
+class WritesRefused final : public WalEvents {
+ public:
+  explicit WritesRefused(Status why) : why_(std::move(why)) {}
+  void IndexMapped(const void*, const volatile void*) override {}
+  void IndexUnmapping(const void*) override {}
+  // SQLITE_READONLY, whatever the trouble with the store was.
+  Status BeforeWriteLock() override { return Status(Tag::kDiverged, why_.message()); }
+  Status BeforeRollbackWrite() override { return BeforeWriteLock(); }
+  void BeforeWriteUnlock() override {}
+  Status Committed(std::optional<uint32_t>) override { return Status::Ok(); }
+  bool MayDiscardWal(DiscardReason) override { return true; }
+  void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize>) override {}
+
+  const Status& why() const { return why_; }
+
+ private:
+  const Status why_;
+};
 
 std::optional<SidecarState> Remembered(const std::string& path) {
   auto state = Sidecar(path + "-guildlite").ReadState();
@@ -68,60 +90,118 @@ std::map<std::string, Engine::Replicated> Engine::All() {
   return databases_;
 }
 
+// What the environment asks for at this path, on top of what its folder remembers; nullopt when it
+// says nothing of it. The url of the options is the remembered one then, or "".
+struct Engine::Asked {
+  bool by_environment = false;
+  Options options;
+};
+
+Result<Engine::Asked> Engine::AskedFor(const std::string& path) {
+  const Environment environment = ProcessEnvironment();
+  Asked asked;
+  if (const auto remembered = Remembered(path)) {
+    auto persisted = ApplyPersistedOptions(Options(), remembered->options_json);
+    if (!persisted.ok()) return persisted.status();
+    asked.options = *persisted;
+    asked.options.url = remembered->url;
+  }
+  auto url = UrlFromEnvironment(environment, path);
+  if (!url.ok()) return url.status();
+  asked.by_environment = url->has_value();
+  auto applied = ApplyEnvironment(asked.options, environment, path);
+  if (!applied.ok()) return applied.status();
+  asked.options = *applied;
+  return asked;
+}
+
+// An open that fails in the VFS can carry only a code: the log has the reason.
+Status Engine::Refused(const std::string& path, const Status& why) {
+  Log(LogLevel::kWarn, TagName(why.tag()), path, why.message());
+  return why;
+}
+
+Status Engine::CheckClash(const std::string& path, const std::string& url) {
+  for (const auto& [other, replicated] : All()) {
+    if (other == path || replicated.replicator->options().url != url) continue;
+    return Status(Tag::kPrefixClash, path + " and " + other + " would both replicate to " + url +
+                                         "; give each database its own url");
+  }
+  return Status::Ok();
+}
+
 Status Engine::FirstOpened(Node& node) {
   const std::string& path = node.path();
-  // An open can carry only a code: the log has the reason.
-  const auto refused = [&path](const Status& s) {
-    Log(LogLevel::kWarn, TagName(s.tag()), path, s.message());
-    return s;
-  };
-  const auto remembered = Remembered(path);
-  const Environment environment = ProcessEnvironment();
-  auto url = UrlFromEnvironment(environment, path);
-  if (!url.ok()) return refused(url.status());
-  Options options;
-  if (remembered) {
-    auto persisted = ApplyPersistedOptions(options, remembered->options_json);
-    if (!persisted.ok()) return refused(persisted.status());
-    options = *persisted;
-    options.url = remembered->url;
-  }
-  if (*url) {
-    auto applied = ApplyEnvironment(options, environment, path);
-    if (!applied.ok()) return refused(applied.status());
-    options = *applied;
-    options.url = **url;
-    if (!node.writable()) return Status::Ok();
-    for (const auto& [other, replicated] : All()) {
-      if (other != path && replicated.replicator->options().url == options.url) {
-        return refused(Status(Tag::kPrefixClash, path + " and " + other +
-                                                     " would both replicate to " + options.url +
-                                                     "; give each its own url, with {name}"));
-      }
-    }
+  const auto asked = AskedFor(path);
+  if (!asked.ok()) return Refused(path, asked.status());
+  const Options& options = asked->options;
+  if (options.url.empty() || !node.writable()) return Status::Ok();
+  if (asked->by_environment) {
+    // OpenedAsMain() goes on from here; but a database that is missing must be there before
+    // anybody, also one who attaches it, makes an empty one of that name.
     const auto found = IdentityOf(path);
     // The host may have created the file a moment ago: 0 bytes are as good as none.
     const bool placeholder = found.ok() && found->size == 0 && !FileExists(node.wal_path());
-    if (!found.ok() || placeholder) {
-      if (Status s = PutInPlace(path, options, placeholder); !s.ok()) return refused(s);
-    }
-    // Configuration given now may take over; what the folder remembers of the same url is resumed.
-    const Status s = Replicate(node, path, options, true);
-    if (s.ok()) return s;
-    if (s.tag() == Tag::kOwned) {
-      // Its owner captures what is written here.
-      Log(LogLevel::kWarn, TagName(s.tag()), path,
-          "not replicated by this process: " + s.message());
-      return Status::Ok();
-    }
-    return refused(s);
+    if (found.ok() && !placeholder) return Status::Ok();
+    Status put = CheckClash(path, options.url);
+    if (put.ok()) put = PutInPlace(path, options, placeholder);
+    if (put.ok()) return put;
+    // Whoever has the empty file open already must not fill it beside the backup.
+    node.Install(std::make_shared<WritesRefused>(put));
+    return Refused(path, put);
   }
-  if (!remembered || !node.writable() || !FileExists(path)) return Status::Ok();
-  if (Status s = Replicate(node, path, options, false); !s.ok()) {
+  if (!FileExists(path)) return Status::Ok();
+  if (Status s = Replicate(node, path, options, Asking::kNobody); !s.ok()) {
     // The database stays usable; what is written now is found and healed when replication resumes.
     Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated: " + s.message());
   }
   return Status::Ok();
+}
+
+Status Engine::OpenedAsMain(Node& node, sqlite3* db) {
+  const std::string& path = node.path();
+  const auto asked = AskedFor(path);
+  if (!asked.ok()) return Refused(path, asked.status());
+  if (!asked->by_environment || !node.writable()) return Status::Ok();
+  if (const auto events = node.events()) {
+    const auto* const refused = dynamic_cast<const WritesRefused*>(events.get());
+    return refused ? refused->why().Context("close it and open it again") : Status::Ok();
+  }
+  if (Status s = CheckClash(path, asked->options.url); !s.ok()) return Refused(path, s);
+  EnterWalMode(path, db, asked->options);
+  // Configuration given now may take over; what the folder remembers of the same url is resumed.
+  const Status s = Replicate(node, path, asked->options, Asking::kEnvironment);
+  if (s.tag() == Tag::kOwned) {
+    // Its owner captures what is written here.
+    Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated by this process: " + s.message());
+    return Status::Ok();
+  }
+  return s.ok() ? s : Refused(path, s);
+}
+
+// No mode of it fails an open: in another one the state is not_wal, and the log says why.
+void Engine::EnterWalMode(const std::string& path, sqlite3* db, const Options& options) {
+  const sqlite3_api_routines& api = TheShim()->api;
+  const FileMode mode = FileModeOf(db);
+  if (mode == FileMode::kWal || mode == FileMode::kUnknown) return;
+  Status status;
+  if (!options.wal) {
+    if (mode == FileMode::kEmpty) return;  // what the program makes of it is not known yet
+    status = Status(Tag::kNotReplicated, "wal=false was given");
+  } else if (mode == FileMode::kEmpty && api.compileoption_used("HAS_CODEC") != 0) {
+    // A first page written before the program gives its key would be plain text for ever.
+    status = Status(Tag::kNotReplicated, "this SQLite encrypts, and the key is not given yet");
+  } else if (api.db_readonly(db, "main") != 0) {
+    status = Status(Tag::kNotReplicated, "this connection may only read");
+  } else if (api.get_autocommit(db) == 0) {
+    status = Status(Tag::kInTransaction, "loaded inside a transaction");
+  } else {
+    status = SwitchToWal(db);
+  }
+  if (status.ok()) return;
+  Log(LogLevel::kWarn, TagName(status.tag()), path,
+      "not in WAL mode (" + status.message() +
+          "): nothing is captured until PRAGMA journal_mode=WAL, or the next open that may switch");
 }
 
 // A database that is missing locally: from the store if it has one, else a new file.
@@ -160,7 +240,7 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
   return created.ok() ? Status::Ok() : created.status();
 }
 
-Status Engine::Replicate(Node& node, const std::string& path, Options options, bool asked) {
+Status Engine::Replicate(Node& node, const std::string& path, Options options, Asking asking) {
   auto store = OpenStore(options.url, SystemClock(), SystemRandom());
   if (!store.ok()) return store.status();
   auto database = node.OpenDatabaseFile();
@@ -176,7 +256,8 @@ Status Engine::Replicate(Node& node, const std::string& path, Options options, b
   setup.database = std::move(*database);
   setup.store = std::make_unique<CountedStore>(std::move(*store), *replicated.counts);
   setup.options = std::move(options);
-  setup.asked = asked;
+  setup.asked = asking != Asking::kNobody;
+  setup.waited_for = asking == Asking::kStatement;
   setup.owner = Owner();
   setup.read_published = [](const volatile void* region0) {
     return ReadPublished(region0, nullptr);
@@ -210,8 +291,20 @@ void Engine::LastClosing(Node& node) {
   watch_.Disarm(node.wal_path());
   replicator->Close(replicator->options().close_timeout_ms);
   node.Remove();
+  LetGo(replicator);
+}
+
+void Engine::LetGo(const std::shared_ptr<Replicator>& replicator) {
+  std::vector<std::shared_ptr<Replicator>> gone;  // destroyed outside the lock
   const std::lock_guard lock(mutex_);
-  databases_.erase(node.path());
+  const auto it = databases_.find(replicator->path());
+  if (it != databases_.end() && it->second.replicator == replicator) databases_.erase(it);
+  leaving_.push_back(replicator);
+  std::erase_if(leaving_, [&](std::shared_ptr<Replicator>& r) {
+    if (!r->gone()) return false;
+    gone.push_back(std::move(r));
+    return true;
+  });
 }
 
 Result<Engine::Replicated> Engine::Find(sqlite3* db) {
@@ -250,7 +343,9 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_
       options = *persisted;
     }
   }
-  if (auto applied = ApplyOptionsJson(options, options_json); applied.ok()) {
+  auto configured = ApplyEnvironment(options, ProcessEnvironment(), path);
+  if (!configured.ok()) return configured.status();
+  if (auto applied = ApplyOptionsJson(*configured, options_json); applied.ok()) {
     options = *applied;
   } else {
     return applied.status();
@@ -258,11 +353,7 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_
   options.url = url;
   auto checked = ParseStoreUrl(url);
   if (!checked.ok()) return checked.status();
-  for (const auto& [other, replicated] : All()) {
-    if (other == path || replicated.replicator->options().url != url) continue;
-    return Status(Tag::kPrefixClash,
-                  other + " already replicates to " + url + "; give each database its own url");
-  }
+  GUILDLITE_RETURN_IF_ERROR(CheckClash(path, url));
   if (auto found = Find(db); found.ok()) {
     const Options& now = found->replicator->options();
     if (now.url != url) {
@@ -277,18 +368,16 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_
     // Refused as found, or asked for with other options: begin again, as asked now.
     found->replicator->Close(now.close_timeout_ms);
     node->Remove();
-    const std::lock_guard lock(mutex_);
-    databases_.erase(path);
+    LetGo(found->replicator);
   }
-  GUILDLITE_RETURN_IF_ERROR(Replicate(*node, path, options, true));
+  GUILDLITE_RETURN_IF_ERROR(Replicate(*node, path, options, Asking::kStatement));
   auto started = Find(db);
   if (!started.ok()) return started.status();
   const Status settled = started->replicator->WaitSettled(options.open_wait_ms);
   if (!settled.ok()) {
     node->Remove();
     started->replicator->Close(0);
-    const std::lock_guard lock(mutex_);
-    databases_.erase(path);
+    LetGo(started->replicator);
     return settled.Context("replicate " + path);
   }
   auto position = started->replicator->position();
@@ -304,8 +393,7 @@ Status Engine::Stop(sqlite3* db, int64_t timeout_ms) {
     watch_.Disarm(node->wal_path());
     node->Remove();
   }
-  const std::lock_guard lock(mutex_);
-  databases_.erase(found->replicator->path());
+  LetGo(found->replicator);
   return Status::Ok();
 }
 
@@ -345,9 +433,16 @@ void Engine::CloseAll() {
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();
     replicated.replicator->Close(left > 0 ? left : 1);
+    LetGo(replicated.replicator);
   }
   watch_.Stop();
-  pool_.Stop();
+  bool gone = false;
+  {
+    const std::lock_guard lock(mutex_);
+    gone = leaving_.empty();
+  }
+  // A thread that hangs in a store ends with the process.
+  if (gone) pool_.Stop();
 }
 
 void Engine::AbandonInChild() {

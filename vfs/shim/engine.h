@@ -4,12 +4,14 @@
 // destroyed, because threads and exit handlers may outlive static destruction.
 //
 // It decides which database is replicated when it is opened:
-//   GUILDLITE_URL (and GUILDLITE_MATCH) names it   -> asked for now
+//   GUILDLITE_URL (and GUILDLITE_MATCH) names it   -> restored or created if it is missing; asked
+//   for
+//                                                     now, once a connection has it as main
 //   its -guildlite folder remembers a url          -> resumed
 //   otherwise                                      -> passes straight through
 //
-// Thread-safe. Lock order: engine mutex before nothing; no call into a Replicator, a Node or a
-// store is made under it.
+// Thread-safe. Lock order: engine mutex before nothing; no call into a Node, a store or, but for
+// gone(), a Replicator is made under it.
 #pragma once
 
 #include <sqlite3.h>
@@ -19,6 +21,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "guildlite/options.h"
 #include "guildlite/status.h"
@@ -37,6 +40,7 @@ class Engine final : public ShimHost {
   static Engine& Get();
 
   Status FirstOpened(Node& node) override;
+  Status OpenedAsMain(Node& node, sqlite3* db) override;
   void LastClosing(Node& node) override;
 
   // A database's replication, with what was counted for it.
@@ -70,7 +74,19 @@ class Engine final : public ShimHost {
   Engine();
   ~Engine() override;
 
-  Status Replicate(Node& node, const std::string& path, Options options, bool asked);
+  struct Asked;
+  // Who wants a database replicated, and so what trouble with the store means: nobody but its
+  // folder (resume only), the environment (may take over; goes on trying), a statement (may take
+  // over; is told).
+  enum class Asking { kNobody, kEnvironment, kStatement };
+
+  Result<Asked> AskedFor(const std::string& path);
+  Status Refused(const std::string& path, const Status& why);
+  Status CheckClash(const std::string& path, const std::string& url);
+  void EnterWalMode(const std::string& path, sqlite3* db, const Options& options);
+  Status Replicate(Node& node, const std::string& path, Options options, Asking asking);
+  // Of a replicator that was closed: it stays alive until nothing of it runs any more.
+  void LetGo(const std::shared_ptr<Replicator>& replicator);
   Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
 
   CurlClient http_;
@@ -78,7 +94,8 @@ class Engine final : public ShimHost {
   StrangerWatch watch_;
   const int owner_pid_;
   std::mutex mutex_;
-  std::map<std::string, Replicated> databases_;  // by path; mutex_
+  std::map<std::string, Replicated> databases_;       // by path; mutex_
+  std::vector<std::shared_ptr<Replicator>> leaving_;  // mutex_
 };
 
 }  // namespace guildlite

@@ -248,6 +248,28 @@ void NodeRegistry::Gone(OpenNode& node) {
   changed_.notify_all();
 }
 
+Result<bool> NodeRegistry::FirstMain(OpenNode& node) {
+  const int64_t deadline = SystemClock().MonotonicMs() + kOpenWaitMs;
+  std::unique_lock lock(mutex_);
+  while (node.main_ == OpenNode::Main::kSettling) {
+    const int64_t left = deadline - SystemClock().MonotonicMs();
+    if (left <= 0) {
+      return Status(Tag::kBusy,
+                    "opening " + node.path() + ": another connection is still opening it", true);
+    }
+    SystemClock().WaitFor(changed_, lock, left);
+  }
+  if (node.main_ == OpenNode::Main::kSettled) return false;
+  node.main_ = OpenNode::Main::kSettling;
+  return true;
+}
+
+void NodeRegistry::MainSettled(OpenNode& node, bool succeeded) {
+  const std::lock_guard lock(mutex_);
+  node.main_ = succeeded ? OpenNode::Main::kSettled : OpenNode::Main::kUnknown;
+  changed_.notify_all();
+}
+
 std::shared_ptr<OpenNode> NodeRegistry::Find(const std::string& path) {
   const std::lock_guard lock(mutex_);
   const auto found = nodes_.find(path);

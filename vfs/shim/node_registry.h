@@ -8,7 +8,7 @@
 // Invariants:
 //   1. FirstOpened() and LastClosing() of one path never overlap; whoever comes meanwhile waits, at
 //      most kOpenWaitMs, and is then told BUSY. A call from inside the callback itself does not
-//      wait.
+//      wait. The same holds of OpenedAsMain() and others who have the file as main.
 //   2. No lock of the registry is held while the host, an events object or a VFS is called; the one
 //      exception is a node's mapping lock, held over IndexMapped and IndexUnmapping so that each
 //      mapping is announced to each events object exactly once.
@@ -96,6 +96,7 @@ class OpenNode final : public Node {
   // Under the registry's mutex.
   enum class State { kOpening, kOpen, kClosing } state_ = State::kOpening;
   std::thread::id busy_thread_;  // who runs FirstOpened or LastClosing
+  enum class Main { kUnknown, kSettling, kSettled } main_ = Main::kUnknown;
   int files_ = 0;
   std::optional<FileIdentity> identity_;
 };
@@ -122,6 +123,10 @@ class NodeRegistry {
   // One file less. True when it was the last: newcomers wait until Gone().
   bool Leave(OpenNode& node);
   void Gone(OpenNode& node);
+  // Whether the caller is the first to have the node as main: it must call MainSettled(). Waits, as
+  // Join() does, for whoever is between the two. After a failure the next is the first again.
+  Result<bool> FirstMain(OpenNode& node);
+  void MainSettled(OpenNode& node, bool succeeded);
 
   std::shared_ptr<OpenNode> Find(const std::string& path);
   std::shared_ptr<OpenNode> FindByWal(std::string_view wal_path);

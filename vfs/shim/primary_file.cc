@@ -321,6 +321,12 @@ int MainFile::Close(sqlite3_file* outer) {
 
 int MainFile::Lock(int level) {
   const int before = lock_level_;
+  if (level == SQLITE_LOCK_RESERVED) {
+    if (WalEvents* const events = this->events()) {
+      const int refused = Guarded([&] { return WriteLockCode(events->BeforeRollbackWrite()); });
+      if (refused != SQLITE_OK) return refused;
+    }
+  }
   const int code = base_->xLock(real_, level);
   if (code != SQLITE_OK) return code;
   lock_level_ = std::max(lock_level_, level);

@@ -22,7 +22,9 @@
 //      answer and the deletion; refused, the lock goes back to what it was.
 //   5. A commit without a shm WRITE lock of this connection is reported with the index of its
 //      commit frame, as seen in passing: with a wal-index on the heap nothing else tells.
-//   6. A database without events costs one atomic load a call, and nothing allocates in a callback.
+//   6. A write in rollback mode begins with the RESERVED lock (sqlite3PagerBegin()) and may be
+//      refused there, and nowhere later.
+//   7. A database without events costs one atomic load a call, and nothing allocates in a callback.
 //
 // They never look at page content and read nothing back, except the 32 bytes of a WAL header when
 // the page size is needed to number frames, and frame headers when a WAL is adopted late.

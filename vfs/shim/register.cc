@@ -339,6 +339,21 @@ Result<Registered> RegisterShim(ShimHost& host, const sqlite3_api_routines* api)
   return Registered::kNew;
 }
 
+Status ConfirmMain(sqlite3* db) {
+  ShimState* const shim = TheShim();
+  if (shim == nullptr || InForkedChild()) return Status::Ok();
+  MainFile* const main = FindMainFile(*shim, db);
+  if (main == nullptr) return Status::Ok();
+  OpenNode& node = main->node();
+  const Result<bool> first = shim->nodes.FirstMain(node);
+  if (!first.ok()) return first.status();
+  if (!*first) return Status::Ok();
+  Status status(Tag::kLocalIo, "opening " + node.path() + ": the replicator failed");
+  Shielded([&] { status = shim->host.OpenedAsMain(node, db); });
+  shim->nodes.MainSettled(node, status.ok());
+  return status;
+}
+
 std::shared_ptr<Node> FindNode(sqlite3* db) {
   ShimState* const shim = TheShim();
   if (shim == nullptr || InForkedChild()) return nullptr;

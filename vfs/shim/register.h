@@ -33,6 +33,11 @@ enum class Registered {
 // and for an `api` that belongs to another SQLite library than the first call's.
 Result<Registered> RegisterShim(ShimHost& host, const sqlite3_api_routines* api);
 
+// To be called at the end of every sqlite3_open() (an auto-extension entry is), and for a
+// connection that was adopted: tells the host which files are main databases. An error is for the
+// open, or the load, to report.
+Status ConfirmMain(sqlite3* db);
+
 // The node of a connection's main database; nullptr when in-memory, temporary, or not opened
 // through the shim nor adopted. Also finds ours below another shim.
 std::shared_ptr<Node> FindNode(sqlite3* db);

@@ -1,8 +1,9 @@
 // What the shim asks of the program above it (the engine), so that the VFS can be built and tested
 // without a replicator.
 //
-// A Node is one main database file open in this process, by canonical path: it lives from the first
-// xOpen to the last xClose and is shared by all connections of that file. Its WalEvents may be
+// A Node is one database file open in this process, by canonical path: it lives from the first
+// xOpen to the last xClose and is shared by all connections of that file, whether they have it as
+// their main database or attached. Its WalEvents may be
 // installed and removed at any time, from any thread; a database without them passes straight
 // through (one atomic load a call).
 //
@@ -16,6 +17,8 @@
 #include "guildlite/status.h"
 #include "vfs/capture/database_file.h"
 #include "vfs/replicate/wal_events.h"
+
+struct sqlite3;
 
 namespace guildlite {
 
@@ -42,18 +45,26 @@ class Node {
 class ShimHost {
  public:
   virtual ~ShimHost() = default;
-  // The first connection of a main database was opened (or adopted). Called on the opening thread,
-  // not under any lock of the node registry but before xOpen returns; a second xOpen of the same
-  // path waits for it, at most NodeRegistry::kOpenWaitMs, and then answers BUSY. An error fails the
-  // xOpen with its code.
+  // The first connection of a database was opened (or adopted). SQLite opens what is attached as it
+  // opens a main database, so nobody knows yet which of the two it is. Called on the opening
+  // thread, not under any lock of the node registry but before xOpen returns; a second xOpen of the
+  // same path waits for it, at most NodeRegistry::kOpenWaitMs, and then answers BUSY. An error
+  // fails the xOpen with its code.
   //
   // A file that does not exist is not created before this returns Ok: it may be put in place here,
   // and an error leaves none behind. A file that exists may be replaced here (rename over it): the
   // connection then goes on with the new one. An adopted connection can follow only if it holds no
-  // lock and maps no index, else adoption ends in RESTORE_NEEDED.
+  // lock and maps no index, else adoption ends in RESTORE_NEEDED. An adoption that is refused stays
+  // one if events were installed: they can refuse what the connection does next.
   //
   // A connection opened inside this call through the default VFS joins the node without waiting.
   virtual Status FirstOpened(Node& node) = 0;
+  // `db` is the first connection that has the node's file as its main database: called by
+  // ConfirmMain(), once a node unless it fails, on the thread of `db` and before sqlite3_open()
+  // returns it (or within the load that adopted it), so statements may be run on it. A second such
+  // connection waits for this as it would for FirstOpened(). No connection of the same file may be
+  // opened inside.
+  virtual Status OpenedAsMain(Node& node, sqlite3* db) = 0;
   // The last connection is about to be closed: its xClose has not reached the base VFS yet, the
   // -wal is already closed (and deleted, unless MayDiscardWal(kClose) was refused). A new xOpen of
   // the same path waits for this. Bounded. Not called after a failed FirstOpened. A connection

@@ -4,6 +4,7 @@
 const test = require('node:test');
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
+const path = require('node:path');
 const { Worker } = require('node:worker_threads');
 const { Database, guildlite, scratch, replicated, value, dump, assertRestores, runChild,
   assertEndedWell } = require('./support');
@@ -132,7 +133,6 @@ test('GUILDLITE_URL with GUILDLITE_MATCH replicates what the process opens', (t)
     load(loader);
     for (const name of ['red', 'blue']) {
       const db = new Database(`${folder}/${name}.sqlite3`);
-      db.pragma('journal_mode = wal');
       db.exec('create table notes(id integer primary key, text)');
       db.prepare('insert into notes(text) values (?)').run(name);
       db.prepare('select replication_sync()').get();
@@ -153,6 +153,80 @@ test('GUILDLITE_URL with GUILDLITE_MATCH replicates what the process opens', (t)
     assert.equal(restoredCount(t, at, `${at.url('stores')}/${store}`), 1);
   }
   assert.ok(!fs.existsSync(at.file('unmatched.db-guildlite')));
+});
+
+// What a container runs: the one connection there is loads, and nothing else speaks of backups.
+function serve(require, file) {
+  const db = new Database(file);
+  load(db);
+  db.exec('create table if not exists notes(id integer primary key, text)');
+  db.prepare('insert into notes(text) values (?)').run(db.pragma('journal_mode', { simple: true }));
+  process.on('SIGTERM', () => {
+    db.close();
+    process.exit(0);
+  });
+  process.kill(process.pid, 'SIGTERM');
+  setInterval(() => {}, 1000);
+}
+
+test('a program without a line of SQL about it outlives its disk, pod after pod', (t) => {
+  const at = scratch(t);
+  const environment = { GUILDLITE_URL: at.url(), GUILDLITE_MATCH: `${at.folder}/disk/*.db` };
+  for (let pod = 1; pod <= 3; pod++) {
+    fs.mkdirSync(at.file('disk'));
+    const child = runChild(serve, [at.file('disk/app.db')], environment);
+    assertEndedWell(child);
+    assert.equal(child.err.split('\n').filter((line) => line).length, pod === 1 ? 0 : 1, child.err);
+    if (pod > 1) assert.match(child.err, / RESTORED /);
+    fs.rmSync(at.file('disk'), { recursive: true });
+    assert.equal(restoredCount(t, at, at.url()), pod);
+  }
+});
+
+test('the program of docs/kubernetes.md answers its probes and ships on SIGTERM', (t) => {
+  const at = scratch(t);
+  const text = fs.readFileSync(path.join(__dirname, '../../../docs/kubernetes.md'), 'utf8');
+  const blocks = [...text.matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
+  assert.equal(blocks.length, 2);
+  const probe = `.listen(0, async function () {
+    const ask = (path) => fetch('http://127.0.0.1:' + this.address().port + path);
+    db.exec('create table notes(id integer primary key)');
+    while ((await ask('/ready')).status !== 200) await new Promise(setImmediate);
+    const answer = await ask('/live');
+    console.log(answer.status, Object.keys(await answer.json()).join());
+    db.exec('insert into notes values (1), (2)');
+    process.kill(process.pid, 'SIGTERM');
+  })`;
+  const program = blocks.join('\n').replace(/^import .*$/gm, '')
+    .replace('/data/bot.sqlite3', at.file('bot.sqlite3')).replace('.listen(8080)', probe);
+  const child = runChild(`(require) => { const http = require('node:http'); ${program} }`, [],
+    { GUILDLITE_URL: at.url(), GUILDLITE_MATCH: `${at.folder}/*` });
+  assertEndedWell(child);
+  assert.equal(child.out.trim(), '200 state,lag_ms');
+  assert.equal(restoredCount(t, at, at.url()), 2);
+});
+
+test('while the store is away a lost database is not begun anew', (t) => {
+  const at = scratch(t);
+  fs.mkdirSync(at.file('disk'));
+  const environment = { GUILDLITE_URL: at.url('away/app'), GUILDLITE_MATCH: `${at.folder}/disk/*` };
+  const child = runChild((require, file) => {
+    const db = new Database(file);
+    try {
+      load(db);
+    } catch (error) {
+      console.log(error.message);
+    }
+    try {
+      db.exec('create table notes(id integer primary key)');
+    } catch (error) {
+      console.log(error.code);
+    }
+  }, [at.file('disk/app.db')], environment);
+  assertEndedWell(child);
+  assert.match(child.out, /NO_BUCKET/);
+  assert.match(child.out, /SQLITE_READONLY/);
+  assert.equal(fs.statSync(at.file('disk/app.db')).size, 0);
 });
 
 test('a stock process reads and writes beside us and after us', (t) => {

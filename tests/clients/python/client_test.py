@@ -330,7 +330,6 @@ class Processes(ClientTest):
             guildlite.load(loader)
             for name in ("red.sqlite3", "plain.db"):
                 db = sqlite3.connect(f"{folder}/{name}", isolation_level=None)
-                db.execute("pragma journal_mode = wal")
                 db.execute("create table notes(id integer primary key, text)")
                 db.execute("insert into notes(text) values ('x')")
                 if name == "red.sqlite3":
@@ -343,6 +342,26 @@ class Processes(ClientTest):
         stores = os.listdir(self.file("stores"))
         self.assertEqual(len(stores), 1)
         self.assertEqual(self.restored_count(f"file://{self.file('stores')}/{stores[0]}"), 1)
+
+    def test_an_open_that_environment_mode_refuses_says_why(self):
+        result = self.child("""
+            folder, = values
+            for place in ("one", "two"):
+                os.mkdir(f"{folder}/{place}")
+                db = sqlite3.connect(f"{folder}/{place}/app.db", isolation_level=None)
+                db.execute("create table notes(id integer primary key)")
+                db.close()
+            loader = sqlite3.connect(":memory:")
+            guildlite.load(loader)
+            kept = sqlite3.connect(f"{folder}/one/app.db")
+            try:
+                sqlite3.connect(f"{folder}/two/app.db")
+            except sqlite3.OperationalError as error:
+                print(error)
+            """, self.folder, environment={
+                "GUILDLITE_URL": self.url, "GUILDLITE_MATCH": f"{self.folder}/*/app.db"})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("PREFIX_CLASH", result.stdout)
 
     def test_stdout_stays_the_programs_own(self):
         result = self.child(self.WRITE_AND_END, self.path, self.url, 10, "close",
