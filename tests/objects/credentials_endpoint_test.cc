@@ -64,6 +64,18 @@ TEST_F(ContainerTest, AsksAsEksPodIdentityWantsIt) {
   EXPECT_EQ(seen.Header("authorization"), "eks-token");
 }
 
+TEST_F(ContainerTest, AsksThroughNoProxy) {
+  TestHttpServer agent(
+      [](const TestHttpServer::Request&) { return TestHttpServer::Reply{.body = kGood}; });
+  TestHttpServer proxy(
+      [](const TestHttpServer::Request&) { return TestHttpServer::Reply{.status = 502}; });
+  CurlClient curl(SystemClock(), MapEnvironment({{"http_proxy", proxy.url()}}), "guildlite/test");
+  const auto found = CredentialsFromContainer(
+      MapEnvironment({{"AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.url() + "/c"}}), curl);
+  EXPECT_TRUE(found.ok()) << found.status().ToString();
+  EXPECT_EQ(proxy.connections(), 0);
+}
+
 TEST_F(ContainerTest, AsksAsEcsWantsIt) {
   ASSERT_TRUE(Find({{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/guid?a=1"},
                     {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://localhost/other"}})
@@ -204,6 +216,7 @@ TEST_F(InstanceTest, AsksAtTheLinkLocalAddressForASecondAtMost) {
   for (const auto& sent : http_.sent()) {
     EXPECT_TRUE(sent.url.starts_with("http://169.254.169.254/latest/")) << sent.url;
     EXPECT_EQ(sent.timeout_ms, 1000);
+    EXPECT_TRUE(sent.direct);
   }
 }
 

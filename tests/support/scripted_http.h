@@ -30,6 +30,7 @@ class ScriptedHttp : public HttpClient {
     HttpHeaders headers;
     std::string body;
     int64_t timeout_ms = 0;
+    bool direct = false;
   };
   using Answer = std::function<Result<HttpResponse>(const HttpRequest&)>;
 
@@ -40,7 +41,7 @@ class ScriptedHttp : public HttpClient {
     {
       const std::lock_guard lock(mutex_);
       sent_.push_back({request.method, request.url, request.headers, std::string(request.body),
-                       request.timeout_ms});
+                       request.timeout_ms, request.direct});
     }
     return answer_(request);
   }

@@ -106,6 +106,7 @@ Result<FoundCredentials> CredentialsFromContainer(const Environment& environment
               "where ECS and EKS answer; the token would be sent to anybody else"};
     }
   }
+  request.direct = request.url.starts_with("http:");
   std::string token = Variable(environment, "AWS_CONTAINER_AUTHORIZATION_TOKEN");
   if (const std::string path = Variable(environment, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
       !path.empty()) {
@@ -140,6 +141,7 @@ Result<FoundCredentials> CredentialsFromInstance(const Environment& environment,
 
   HttpRequest request;
   request.timeout_ms = kInstanceTimeoutMs;
+  request.direct = true;
   request.method = "PUT";
   request.url = base + "/latest/api/token";
   request.headers = {{"X-aws-ec2-metadata-token-ttl-seconds", "60"}};  // for these three requests

@@ -5,8 +5,9 @@
 //   docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 //   docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 //
-// Only version 2 of the instance's metadata service is asked: version 1 gives the credentials to
-// whoever can make a program fetch a url.
+// What answers on this machine is asked through no proxy: another machine has other credentials,
+// and who runs the proxy is not to see these. Only version 2 of the instance's metadata service is
+// asked: version 1 gives the credentials to whoever can make a program fetch a url.
 #pragma once
 
 #include <string_view>

@@ -425,7 +425,7 @@ Result<HttpResponse> CurlClient::Perform(Pool& pool, Slot& slot, const HttpReque
   // Neither is empty in libcurl's eyes: an unset one it would look up in the environment, from this
   // thread, while the host may be changing it.
   const bool tls = slot.origin.starts_with("https:");
-  set(CURLOPT_PROXY, (tls ? https_proxy_ : http_proxy_).c_str());
+  set(CURLOPT_PROXY, request.direct ? "" : (tls ? https_proxy_ : http_proxy_).c_str());
   set(CURLOPT_NOPROXY, no_proxy_.c_str());
   set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   set(CURLOPT_NOSIGNAL, 1L);

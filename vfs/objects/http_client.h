@@ -33,6 +33,7 @@ struct HttpRequest {
   std::string_view body;       // must live until Send returns
   int64_t timeout_ms = 30000;  // for the whole of it
   uint64_t body_bytes_max = uint64_t{1} << 31;  // a longer answer is kStoreUnreachable
+  bool direct = false;  // through no proxy, whatever is configured: for endpoints on this machine
 };
 
 struct HttpResponse {
