@@ -100,7 +100,7 @@ TEST(SegmentDamage, AWrongBaseIsDetected) {
     wrong[pgno] = MakePage(kPageSize, 1000);
     const Status status = Read(small.body, wrong);
     EXPECT_EQ(status.tag(), Tag::kChainBroken) << pgno;
-    EXPECT_THAT(status.message(), HasSubstr("images: do not decompress")) << pgno;
+    EXPECT_THAT(status.message(), HasSubstr("a base is not the version before")) << pgno;
   }
 }
 
@@ -162,39 +162,40 @@ struct Forged {
   std::string meta;
   std::string images = "x";
   uint64_t count = 1;
-  uint64_t last_txid = 1;
 };
 
 std::string Forge(const Forged& f) {
-  std::string body = {'B', 1, 9};
+  std::string body = {'B', 0x11};
   PutBig64(&body, 0);
   PutVarint(&body, 1);
   PutVarint(&body, 0);
   body += 'K';
   PutVarint(&body, f.meta.size());
-  PutVarint(&body, f.meta.size());
   PutVarint(&body, f.images.size());
   body += f.meta + f.images + 'E';
   PutVarint(&body, f.count);
-  PutVarint(&body, f.last_txid);
   PutBig64(&body, Hash64(AsBytes(body)));
+  body.resize(body.size() - 4);
   return body;
 }
 
-// One part that begins (and, if bit 2 is set, ends), of a database of `pages` pages, with the pages
-// given as zigzag deltas, shifted, plus base bit: as on the wire.
+// One part that begins a transaction (and, if bit 2 is set, ends it), of a database of `pages`
+// pages, with the pages given as zigzag deltas, shifted, plus base bit: as on the wire.
+std::string PartOf(uint8_t flags, uint32_t pages, const std::vector<uint64_t>& coded, bool first) {
+  std::string part;
+  part += static_cast<char>(flags | kPartMarkAbsent);
+  if (!first) PutVarint(&part, 0);  // time
+  PutVarint(&part, ZigZag(pages));
+  PutVarint(&part, 0);
+  PutBig64(&part, 0);
+  PutVarint(&part, coded.size());
+  for (const uint64_t page : coded) PutVarint(&part, page);
+  for (size_t i = 0; i < coded.size(); ++i) PutBig64(&part, 1);
+  return part;
+}
+
 std::string MetaOf(uint8_t flags, uint32_t pages, const std::vector<uint64_t>& coded) {
-  std::string meta;
-  PutVarint(&meta, 1);
-  meta += static_cast<char>(flags | kPartMarkAbsent);
-  PutVarint(&meta, 0);
-  PutVarint(&meta, ZigZag(pages));
-  PutVarint(&meta, 0);
-  PutBig64(&meta, 0);
-  PutVarint(&meta, coded.size());
-  for (const uint64_t page : coded) PutVarint(&meta, page);
-  for (size_t i = 0; i < coded.size(); ++i) PutBig64(&meta, 1);
-  return meta;
+  return PartOf(flags | kPartLast, pages, coded, /*first=*/true);
 }
 
 std::string ForgedError(const Forged& forged) {
@@ -224,27 +225,28 @@ TEST(ForgedBody, ThePagesOfATransactionMustBePossible) {
 TEST(ForgedBody, TransactionsMustBeginAndEnd) {
   EXPECT_THAT(ForgedError({.meta = MetaOf(kPartBegins, 9, {Step(4)})}),
               HasSubstr("transaction 1 has no end"));
-  std::string twice = MetaOf(kPartBegins, 9, {Step(4)});
-  twice[0] = 2;
-  twice += MetaOf(kWhole, 0, {Step(1)}).substr(1);
+  const std::string twice =
+      PartOf(kPartBegins, 9, {Step(4)}, true) + PartOf(kWhole | kPartLast, 0, {Step(1)}, false);
   EXPECT_THAT(ForgedError({.meta = twice}), HasSubstr("begins inside transaction 1"));
-  EXPECT_THAT(ForgedError({.meta = {1, kPartEnds, 0}, .images = ""}),
+  EXPECT_THAT(ForgedError({.meta = {static_cast<char>(kPartEnds | kPartLast), 0}, .images = ""}),
               HasSubstr("meta part 0: nothing to continue"));
 }
 
 TEST(ForgedBody, ASecondVersionInABlockHasNoBase) {
-  std::string meta = MetaOf(kWhole, 9, {Step(4) | 1});
-  meta[0] = 2;
-  meta += MetaOf(kWhole, 0, {Step(0) | 1}).substr(1);
-  EXPECT_THAT(ForgedError({.meta = meta, .count = 2, .last_txid = 2}),
-              HasSubstr("page 4 has a base although"));
+  const std::string meta =
+      PartOf(kWhole, 9, {Step(4) | 1}, true) + PartOf(kWhole | kPartLast, 0, {Step(0) | 1}, false);
+  EXPECT_THAT(ForgedError({.meta = meta, .count = 2}), HasSubstr("page 4 has a base although"));
 }
 
 TEST(ForgedBody, CountsMustFitWhatIsThere) {
   std::string meta = MetaOf(kWhole, 9, {});
   meta.back() = 127;
   EXPECT_THAT(ForgedError({.meta = meta}), HasSubstr("127 pages do not fit"));
-  EXPECT_THAT(ForgedError({.meta = std::string(1, '\0')}), HasSubstr("0 parts"));
+  std::string many;
+  for (uint32_t i = 0; i < kBlockPartsMax; ++i) many += PartOf(kWhole, i == 0 ? 9 : 0, {}, i == 0);
+  EXPECT_THAT(ForgedError({.meta = many}), HasSubstr("meta part 1024: cut short"));
+  many += PartOf(kWhole | kPartLast, 0, {}, false);
+  EXPECT_THAT(ForgedError({.meta = many}), HasSubstr("meta part 1024: more parts than"));
   EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole, 9, {Step(4)}) + "x"}),
               HasSubstr("1 bytes after its last part"));
   EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole, 9, {Step(4)}), .images = ""}),
@@ -256,13 +258,15 @@ TEST(ForgedBody, CountsMustFitWhatIsThere) {
   EXPECT_THAT(ForgedError({.meta = std::string(kBlockMetaBytesMax + 1, 'x')}),
               HasSubstr("meta length"));
   EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole, 9, {Step(4)}), .count = 2}),
-              HasSubstr("end mark: 2 transactions up to 1, found 1 up to 1"));
-  EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole, 9, {Step(4)}), .last_txid = 2}),
-              HasSubstr("end mark: 1 transactions up to 2, found 1 up to 1"));
+              HasSubstr("end mark: 2 transactions, found 1 up to 1"));
+  EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole, 9, {Step(4)}), .count = 0}),
+              HasSubstr("end mark: 0 transactions, found 1 up to 1"));
 }
 
 TEST(ForgedBody, FlagsMustMakeSense) {
-  EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole | 0x80, 9, {Step(4)})}), HasSubstr("flags"));
+  EXPECT_THAT(ForgedError({.meta = PartOf(kPartBegins, 9, {Step(4)}, true) +
+                                   static_cast<char>(kPartEnds | kPartLast | kPartHeal) + '\0'}),
+              HasSubstr("flags"));
   EXPECT_THAT(ForgedError({.meta = MetaOf(kWhole | kPartOtherSalts, 9, {Step(4)})}),
               HasSubstr("flags"));
 }
@@ -310,7 +314,7 @@ TEST(ScanBatches, ADamagedBatchEndsTheList) {
   const Small small = SmallBody();
   for (size_t at = 0; at < small.body.size(); ++at) {
     std::string spool = small.body + small.body;
-    spool[small.body.size() + at] ^= 0x10;
+    spool[small.body.size() + at] ^= 0x20;
     const Result<std::vector<BatchSummary>> batches = ScanBatches(AsBytes(spool));
     if (at == 1) {
       EXPECT_EQ(batches.status().tag(), Tag::kFormatTooNew);

@@ -44,7 +44,7 @@ ObjectHeader HeaderOf(ObjectKind kind, uint32_t page_size, const Transaction& fi
   return {.kind = kind,
           .lineage = Lineage(0x0123456789abcdef),
           .epoch = Epoch(2),
-          .session = Session(0x1122334455667788),
+          .session = Session(kind == ObjectKind::kData ? 0 : 0x1122334455667788),
           .slot = Slot(kind == ObjectKind::kSnapshot ? 0 : 300),
           .last_slot = Slot(kind == ObjectKind::kSnapshot ? 0 : 300),
           .first_txid = first.txid,
@@ -236,7 +236,7 @@ TEST(GoldenFiles, TheReaderReadsThem) {
       EXPECT_EQ(view->index[i].first_pgno, golden.index[i].first_pgno);
       EXPECT_EQ(view->index[i].pages, golden.index[i].pages);
       EXPECT_EQ(view->index[i].last_txid, golden.index[i].last_txid);
-      EXPECT_EQ(body.at(view->index[i].offset), 'K');
+      EXPECT_THAT(body.at(view->index[i].offset), ::testing::AnyOf('K', 'Z'));
     }
     Replica replica(golden.before);
     const Status status = Decode(body,

@@ -34,13 +34,7 @@ void Body(std::span<const std::byte> body, bool images) {
   (void)DecodeBody(*source, {.images = images, .check_history = false}, visitor, "fuzz");
 }
 
-void PutHash(std::string* bytes, size_t at) {
-  std::string hash;
-  PutBig64(&hash, Hash64(AsBytes(*bytes).first(at)));
-  bytes->replace(at, 8, hash);
-}
-
-// The input with magic, version and both checksums of an object around it: the first two bytes say
+// The input with magic, version, check and trailer of an object around it: the first two bytes say
 // how much of it is header.
 std::string AsObject(std::string_view input) {
   if (input.size() < 2) return {};
@@ -49,16 +43,12 @@ std::string AsObject(std::string_view input) {
   const size_t header = std::min(input.size(), wanted);
   std::string object;
   PutBig32(&object, kObjectMagic);
-  PutBig16(&object, kFormatVersion);
-  PutBig32(&object, static_cast<uint32_t>(10 + header + 8));
+  object.push_back(static_cast<char>(kFormatVersion));
+  PutVarint(&object, header + kCheckSize);
   object.append(input.substr(0, header));
-  object.append(8, '\0');
-  PutHash(&object, object.size() - 8);
+  PutBig32(&object, Check(Hash64(AsBytes(object))));
   object.append(input.substr(header));
-  object.append(12, '\0');
-  PutHash(&object, object.size() - 12);
-  object.resize(object.size() - 4);
-  PutBig32(&object, kObjectEndMagic);
+  PutBig64(&object, Hash64(AsBytes(object)));
   return object;
 }
 

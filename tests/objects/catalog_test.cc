@@ -221,5 +221,22 @@ TEST_F(Catalog, AnyOtherErrorIsNeverTakenForTheTip) {
   EXPECT_TRUE(WalkLog(store_, kLineage, Slot(1)).ok());
 }
 
+TEST_F(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {
+  for (const uint64_t parts : {0u, 3u, 30u, 60u, 500u}) {
+    ObjectHeader header = HeaderOf(Slot(1), 0);
+    header.kind = ObjectKind::kSnapshot;
+    for (uint64_t i = 0; i < parts; ++i) {
+      header.parts.push_back({"parts/" + std::string(60, 'x') + std::to_string(i), 1 + i, i});
+    }
+    const std::string key = "snapshot/" + std::to_string(parts);
+    const std::string object = EncodeObject(header, std::string(100000, 'b'));
+    ASSERT_TRUE(memory_.Put(key, object, PutCondition::Create()).ok());
+    const auto read = ReadHeader(memory_, key);
+    ASSERT_TRUE(read.ok()) << parts << ": " << read.status().ToString();
+    EXPECT_EQ(*read, header);
+  }
+  EXPECT_EQ(ReadHeader(memory_, "snapshot/none").status().tag(), Tag::kNotFound);
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -398,7 +398,7 @@ TEST_F(RestorerTest, TheLockPageStaysAHole) {
 // Snapshot with parts, objects with parts, several batches, a heal, a VOID, a takeover.
 class DamagedStore : public RestorerTest {
  protected:
-  DamagedStore() : log_(store_, {.block_pages_max = 3, .part_bytes = 250}) {
+  DamagedStore() : log_(store_, {.block_pages_max = 3, .part_bytes = 200}) {
     std::mt19937_64 random(11);
     log_.CommitRandom(random, 4);
     log_.BeginScan();
@@ -600,7 +600,7 @@ TEST_F(RestorerTest, AnObjectThatChangesBetweenWalkAndUseIsNoticed) {
   const std::string key = LogKey(Slot(2));
   const std::string object = ObjectAt(key);
   ObjectHeader h = OpenObject(object, key)->header;
-  h.session = Session(99);
+  h.previous_hash ^= 1;
   const std::string other = EncodeObject(h, AsText(OpenObject(object, key)->inline_body));
   settings_.keep_bytes_max = 0;
   HookedStore hooked(store_);

@@ -48,30 +48,34 @@ uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed) {
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }
 
-struct HistoryHash::State {
+struct RunningHash::State {
   XXH3_state_t xxh;
 };
 
-HistoryHash::HistoryHash(uint64_t previous, Txid txid, uint32_t database_pages)
-    : state_(new State) {  // aligned: XXH3_state_t asks for 64 bytes, C++17 new obeys
-  XXH3_64bits_reset(&state_->xxh);
+// Aligned: XXH3_state_t asks for 64 bytes, C++17 new obeys.
+RunningHash::RunningHash() : state_(new State) { Reset(); }
+RunningHash::~RunningHash() { delete state_; }
+
+void RunningHash::Reset() { XXH3_64bits_reset(&state_->xxh); }
+void RunningHash::Update(std::span<const std::byte> bytes) {
+  XXH3_64bits_update(&state_->xxh, bytes.data(), bytes.size());
+}
+uint64_t RunningHash::Digest() const { return XXH3_64bits_digest(&state_->xxh); }
+
+HistoryHash::HistoryHash(uint64_t previous, Txid txid, uint32_t database_pages) {
   std::string head;
   PutBig64(&head, previous);
   PutBig64(&head, txid.value);
   PutBig32(&head, database_pages);
-  XXH3_64bits_update(&state_->xxh, head.data(), head.size());
+  hash_.Update(AsBytes(head));
 }
-
-HistoryHash::~HistoryHash() { delete state_; }
 
 void HistoryHash::Add(Pgno pgno, uint64_t page_hash) {
   std::string entry;
   PutBig32(&entry, pgno.value);
   PutBig64(&entry, page_hash);
-  XXH3_64bits_update(&state_->xxh, entry.data(), entry.size());
+  hash_.Update(AsBytes(entry));
 }
-
-uint64_t HistoryHash::Finish() const { return XXH3_64bits_digest(&state_->xxh); }
 
 uint64_t HistoryStart(Lineage lineage) {
   std::string b;

@@ -7,8 +7,7 @@
 //   rolling checksum  the sum modulo 2^64 of the page hashes of all pages but the lock page: the
 //                     content of the whole database, kept in O(changed pages).
 //   history hash      chains (previous, txid, database pages, each page number and hash): a point
-//   in
-//                     history. Needs no page table, exists from txid 1.
+//                     in history. Needs no page table, exists from txid 1.
 #pragma once
 
 #include <cstdint>
@@ -31,21 +30,35 @@ uint64_t PageHash(Pgno pgno, std::span<const std::byte> page);
 // XXH3-64 of arbitrary bytes: headers, trailers, object chains.
 uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed = 0);
 
+// Hash64 of bytes that come in pieces: a batch is written and read as a stream.
+class RunningHash {
+ public:
+  RunningHash();
+  ~RunningHash();
+  RunningHash(const RunningHash&) = delete;
+  RunningHash& operator=(const RunningHash&) = delete;
+
+  void Reset();
+  void Update(std::span<const std::byte> bytes);
+  // Equals Hash64 of everything since Reset(), concatenated. More may follow.
+  uint64_t Digest() const;
+
+ private:
+  struct State;
+  State* state_;
+};
+
 // Usage: HistoryHash h(previous, txid, database_pages); h.Add(pgno, hash)...; h.Finish(). Pages are
 // added in commit order: both the capturing and the decoding side see them so, and neither has to
 // hold the page list of a huge transaction to sort it.
 class HistoryHash {
  public:
   HistoryHash(uint64_t previous, Txid txid, uint32_t database_pages);
-  HistoryHash(const HistoryHash&) = delete;
-  HistoryHash& operator=(const HistoryHash&) = delete;
-  ~HistoryHash();
   void Add(Pgno pgno, uint64_t page_hash);
-  uint64_t Finish() const;
+  uint64_t Finish() const { return hash_.Digest(); }
 
  private:
-  struct State;
-  State* state_;
+  RunningHash hash_;
 };
 
 // The history hash before txid 1.

@@ -1,9 +1,11 @@
 // The two zstd frames of a block: its images, against a prefix of older versions, and its meta.
 //
 //   1. The prefix of an images frame is raw bytes (ZSTD_CCtx_refPrefix): no dictionary id, no
-//      entropy tables. Decoding with other bytes than it was encoded with fails the frame's content
-//      checksum.
+//      entropy tables. Decoding with other bytes than it was encoded with fails or gives other
+//      images: the caller knows the hash of each. Content size and checksum are left out, as the
+//      meta and its hashes say more, and so is the frame header, which then is always the same.
 //   2. A frame depends on level, prefix and content alone, not on what the context coded before.
+//      Small ones with a prefix are searched harder, whatever the level.
 //   3. prefix + content <= 2 * kBlockBytesLimit, so every match is inside a window of 2^25.
 //
 // A context is made at first use and kept: 0.5 to 10 MB for the encoder, 0.2 MB for the decoder.
@@ -36,14 +38,17 @@ class PageEncoder {
     void operator()(ZSTD_CCtx_s* context) const;
   };
   ZSTD_CCtx_s* Context();
+  size_t Compress(std::span<const std::byte> bytes, std::string* out);
 
   int level_;
   std::unique_ptr<ZSTD_CCtx_s, Free> context_;
+  std::string frame_;  // as zstd makes it
 };
 
 class PageDecoder {
  public:
-  // Fills `out` exactly from exactly one frame. False: damaged, or another prefix.
+  // Fills `out` exactly from exactly one frame. False: damaged, or another prefix; but neither is
+  // always found.
   bool DecodeImages(std::span<const std::byte> frame, std::span<const std::byte> prefix,
                     std::span<std::byte> out);
   bool DecodeMeta(std::span<const std::byte> frame, std::span<std::byte> out);
@@ -56,6 +61,7 @@ class PageDecoder {
     void operator()(ZSTD_DCtx_s* context) const;
   };
   std::unique_ptr<ZSTD_DCtx_s, Free> context_;
+  std::string frame_;  // as zstd wants it
 };
 
 }  // namespace guildlite

@@ -1,4 +1,5 @@
-// Which pages a transaction has had so far: proves "each page once" on both sides of the format.
+// Which pages a transaction, or a block, has had so far: proves "each page once" and "no base for a
+// second version" on both sides of the format.
 //
 // Memory follows the pages seen, never a number somebody wrote down: a VACUUM of 100 GB costs a few
 // MB, a forged database size nothing.
@@ -20,10 +21,15 @@ class PageSet {
     few_.clear();
     runs_.clear();
   }
+  bool Contains(Pgno pgno) const {
+    if (runs_.empty()) return std::find(few_.begin(), few_.end(), pgno.value) != few_.end();
+    const auto run = runs_.find(pgno.value / 512);
+    return run != runs_.end() && (run->second[pgno.value / 64 % 8] >> (pgno.value % 64) & 1) != 0;
+  }
   // False: it was there already.
   bool Insert(Pgno pgno) {
     if (runs_.empty()) {
-      if (std::find(few_.begin(), few_.end(), pgno.value) != few_.end()) return false;
+      if (Contains(pgno)) return false;
       if (few_.size() < kFewMax) {
         few_.push_back(pgno.value);
         return true;

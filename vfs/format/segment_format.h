@@ -5,7 +5,10 @@
 //   body   = batch*, cut into parts (objects of their own) and the inline body
 //   batch  = batch header | block* | end mark
 //   block  = meta (transaction headers; page numbers, hashes, base or not; zstd where smaller)
-//          | images (one zstd frame whose prefix is the bases)
+//          | images (one zstd frame, less its header, whose prefix is the bases)
+//
+// Nothing that follows from other bytes of an object is written: a one-row transaction is 340
+// bytes, of which 200 are its pages.
 //
 // The meta is readable without any base: the spool is re-read, transactions are listed and page
 // indexes are built without touching an image. (Not taken: headers inside the images' frame, a few
@@ -37,26 +40,35 @@ inline constexpr uint32_t kBlockBytesLimit = 16 << 20;
 inline constexpr uint32_t kBlockPartsMax = 1024;         // parts of transactions in one block
 inline constexpr uint32_t kBlockMetaBytesMax = 1 << 20;  // 32768 pages of 14 bytes, and the parts
 inline constexpr uint32_t kPartNameBytesMax = 1024;      // the longest key of S3
+inline constexpr uint32_t kHeaderSizeMax = 64 << 20;     // half a million parts
 
 // Marks on the wire.
-inline constexpr uint32_t kObjectMagic = 0x474c4f42;     // "GLOB"
-inline constexpr uint32_t kObjectEndMagic = 0x424f4c47;  // "BOLG"
-inline constexpr size_t kHeaderFixedSize = 70;           // before the varints
-inline constexpr size_t kTrailerSize = 16;  // index length u32 | Hash64 u64 | end magic u32
+inline constexpr uint32_t kObjectMagic = 0x474c4f42;  // "GLOB"
+inline constexpr size_t kCheckSize = 4;
+constexpr uint32_t Check(uint64_t hash64) { return static_cast<uint32_t>(hash64 >> 32); }
+inline constexpr size_t kTrailerSize = 8;  // Hash64 of the whole object
 inline constexpr uint8_t kBatchMark = 'B';
 inline constexpr uint8_t kBlockMark = 'K';
+inline constexpr uint8_t kPackedBlockMark = 'Z';  // its meta is a zstd frame
 inline constexpr uint8_t kEndMark = 'E';
 inline constexpr uint8_t kBatchVersion = 1;  // its own: a spool has no object header around a batch
 
-enum HeaderFlag : uint8_t { kHeaderRollingKnown = 1 };
+enum HeaderFlag : uint8_t {
+  kHeaderRollingKnown = 1,
+  kHeaderStateInside = 2,  // the state is that of the last transaction of the body, and left out
+  kHeaderMark = 4,         // the mark follows: it is not all zero
+  kHeaderMore = 8,         // the fields that are seldom anything but their defaults follow
+  kHeaderFlagsKnown = 15,
+};
 enum PartFlag : uint8_t {
   kPartBegins = 1,  // the transaction header follows
   kPartEnds = 2,
-  kPartTimeEstimated = 4,  // this and the rest: only with kPartBegins
+  kPartTimeEstimated = 4,  // this and the rest but the last: only with kPartBegins
   kPartHeal = 8,
   kPartRollingKnown = 16,
   kPartMarkAbsent = 32,  // the mark is all zero and left out
   kPartOtherSalts = 64,  // two salts follow: not those of the last mark in the batch
+  kPartLast = 128,       // of its block
 };
 
 enum class ObjectKind : uint8_t {
@@ -90,7 +102,7 @@ struct ObjectHeader {
   ObjectKind kind = ObjectKind::kData;
   Lineage lineage;
   Epoch epoch;
-  Session session;
+  Session session;              // 0 for kData: its epoch's FENCE says whose it is
   Slot slot;                    // 0 for a snapshot
   Slot last_slot;               // kSegment: the last slot it covers; else equal to slot
   Txid first_txid;              // kData, kSegment: of its transactions; kSnapshot: as of (S)
@@ -102,11 +114,14 @@ struct ObjectHeader {
   uint64_t history_hash = 0;    // after last_txid
   uint64_t rolling_checksum = 0;  // after last_txid; written as 0 unless rolling_known
   bool rolling_known = false;
-  uint64_t previous_hash = 0;  // object_hash of the object at slot-1; 0 for slot 1 and snapshots
+  uint64_t previous_hash = 0;  // ObjectHash of the object at slot-1; 0 for slot 1 and snapshots
   uint32_t key_id = 0;         // 0: not encrypted
   Codec codec = Codec::kZstdPrefix;
   Txid continues_from;  // kFence of a rewind: the history goes on from here; else == last_txid
   std::vector<BodyPart> parts;
+  // From DecodeHeader alone: txids, time, page size, database pages, mark and both hashes are those
+  // of the body's last transaction, and not known before OpenObject has looked there.
+  bool state_inside = false;
   bool operator==(const ObjectHeader&) const = default;
 };
 

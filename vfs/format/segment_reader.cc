@@ -5,21 +5,18 @@
 #include <cstring>
 #include <optional>
 #include <string>
-#include <unordered_set>
 #include <utility>
 
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/format/page_codec.h"
 #include "vfs/format/page_set.h"
-#include "vfs/format/running_hash.h"
 
 namespace guildlite {
 namespace {
 
 using Span = std::span<const std::byte>;
 
-constexpr size_t kHeaderSizeMin = kHeaderFixedSize + 8;
 constexpr uint64_t kU32Max = 0xffffffffu;
 
 std::string Text(std::string_view s) { return std::string(s); }
@@ -65,7 +62,7 @@ std::optional<uint32_t> PageSizeOf(uint8_t log) {
 Result<uint64_t> HeaderLength(std::string_view first_bytes, std::string_view name) {
   Cursor c(AsBytes(first_bytes));
   const uint32_t magic = c.Big32();
-  const uint16_t version = c.Big16();
+  const uint8_t version = c.U8();
   if (c.failed()) {
     return Broken(name, "header: cut short, " + Text(first_bytes.size()) + " bytes are there");
   }
@@ -75,75 +72,100 @@ Result<uint64_t> HeaderLength(std::string_view first_bytes, std::string_view nam
         name, "header version: format " + Text(version) + ", known up to " + Text(kFormatVersion));
   }
   if (version == 0) return Broken(name, "header version: 0");
-  const uint32_t length = c.Big32();
-  if (c.failed() || length < kHeaderSizeMin) {
-    return Broken(name, "header length: " + Text(length) + " of at least " + Text(kHeaderSizeMin) +
-                            ", " + Text(first_bytes.size()) + " bytes are there");
+  const uint64_t length = c.Varint();
+  if (c.failed() || length <= kCheckSize || length > kHeaderSizeMax) {
+    return Broken(name, "header length: " + Text(length) + " after " + Text(first_bytes.size()) +
+                            " bytes that are there");
   }
-  return uint64_t{length};
+  return c.offset() + length;
 }
 
-Result<ObjectHeader> DecodeHeader(std::string_view first_bytes, std::string_view name) {
+namespace {
+
+WalMark ReadMark(Cursor& c, Narrow* narrow) {
+  WalMark mark;
+  mark.salt1 = c.Big32();
+  mark.salt2 = c.Big32();
+  mark.frame = narrow->U32(c.Varint(), "mark frame");
+  mark.cksum1 = c.Big32();
+  mark.cksum2 = c.Big32();
+  return mark;
+}
+
+struct DecodedHeader {
+  ObjectHeader header;
+  uint64_t length = 0;
+  uint64_t index_length = 0;
+};
+
+Result<DecodedHeader> ParseHeader(std::string_view first_bytes, std::string_view name) {
   const Result<uint64_t> length = HeaderLength(first_bytes, name);
   if (!length.ok()) return length.status();
   if (*length > first_bytes.size()) {
     return Broken(name, "header length: " + Text(*length) + ", only " + Text(first_bytes.size()) +
                             " bytes are there");
   }
-  const Span checked = AsBytes(first_bytes.substr(0, *length - 8));
-  if (LoadBig64(first_bytes.data() + *length - 8) != Hash64(checked)) {
+  const Span checked = AsBytes(first_bytes.substr(0, *length - kCheckSize));
+  if (LoadBig32(first_bytes.data() + checked.size()) != Check(Hash64(checked))) {
     return Broken(name, "header checksum: does not match");
   }
 
-  Cursor c(checked.subspan(10));
+  Cursor c(checked);
+  c.Take(5);  // magic, version
+  c.Varint();
   Narrow narrow;
-  ObjectHeader h;
-  const uint8_t kind = c.U8();
+  DecodedHeader decoded{.length = *length};
+  ObjectHeader& h = decoded.header;
+  const uint8_t codec_and_kind = c.U8();
   const uint8_t flags = c.U8();
-  const uint8_t codec = c.U8();
-  const uint8_t page_size_log = c.U8();
   // What the checksum vouches for and we do not know can only come from a later writer.
+  const uint8_t kind = codec_and_kind & 15;
+  const uint8_t codec = codec_and_kind >> 4;
   if (kind < static_cast<uint8_t>(ObjectKind::kData) ||
       kind > static_cast<uint8_t>(ObjectKind::kSegment)) {
     return TooNew(name, "header kind: " + Text(kind) + " is unknown");
   }
-  if ((flags & ~kHeaderRollingKnown) != 0) {
+  if ((flags & ~kHeaderFlagsKnown) != 0) {
     return TooNew(name, "header flags: " + Text(flags) + " has unknown bits");
   }
   if (codec != static_cast<uint8_t>(Codec::kZstdPrefix)) {
     return TooNew(name, "header codec: " + Text(codec) + " is unknown");
   }
-  const std::optional<uint32_t> page_size = PageSizeOf(page_size_log);
-  if (!page_size) {
-    return Broken(name, "header page size: 2^" + Text(page_size_log) + " is none");
-  }
   h.kind = static_cast<ObjectKind>(kind);
-  h.rolling_known = (flags & kHeaderRollingKnown) != 0;
   h.codec = static_cast<Codec>(codec);
-  h.page_size = *page_size;
-  h.lineage = Lineage(c.Big64());
-  h.session = Session(c.Big64());
-  h.history_hash = c.Big64();
-  h.rolling_checksum = c.Big64();
-  if (!h.rolling_known && h.rolling_checksum != 0) {
-    return Broken(name, "header rolling checksum: present, but marked unknown");
+  h.state_inside = (flags & kHeaderStateInside) != 0;
+  h.rolling_known = (flags & kHeaderRollingKnown) != 0;
+  if (h.state_inside && (flags != kHeaderStateInside || h.kind != ObjectKind::kData)) {
+    return Broken(name, "header flags: " + Text(flags) + " for kind " + Text(kind));
   }
+  h.lineage = Lineage(c.Big64());
+  if (h.kind != ObjectKind::kData) h.session = Session(c.Big64());
   h.previous_hash = c.Big64();
-  h.mark.salt1 = c.Big32();
-  h.mark.salt2 = c.Big32();
-  h.mark.cksum1 = c.Big32();
-  h.mark.cksum2 = c.Big32();
   h.epoch = Epoch(narrow.U32(c.Varint(), "epoch"));
-  h.slot = Slot(c.Varint());
-  h.last_slot = Slot(Delta(c, h.slot.value));
-  h.first_txid = Txid(c.Varint());
-  h.last_txid = Txid(Delta(c, h.first_txid.value));
-  h.continues_from = Txid(Delta(c, h.last_txid.value));
-  h.time_ms = c.SignedVarint();
-  h.database_pages = narrow.U32(c.Varint(), "database pages");
-  h.mark.frame = narrow.U32(c.Varint(), "mark frame");
-  h.key_id = narrow.U32(c.Varint(), "key id");
-  const uint64_t part_count = c.Varint();
+  h.slot = h.last_slot = Slot(c.Varint());
+  if (!h.state_inside) {
+    const uint8_t page_size_log = c.U8();
+    const std::optional<uint32_t> page_size = PageSizeOf(page_size_log);
+    if (!page_size) {
+      return Broken(name, "header page size: 2^" + Text(page_size_log) + " is none");
+    }
+    h.page_size = *page_size;
+    h.first_txid = Txid(c.Varint());
+    h.last_txid = h.continues_from = Txid(Delta(c, h.first_txid.value));
+    h.time_ms = c.SignedVarint();
+    h.database_pages = narrow.U32(c.Varint(), "database pages");
+    if ((flags & kHeaderMark) != 0) h.mark = ReadMark(c, &narrow);
+    h.history_hash = c.Big64();
+    if (h.rolling_known) h.rolling_checksum = c.Big64();
+  }
+  uint64_t part_count = 0;
+  if ((flags & kHeaderMore) != 0) {
+    h.last_slot = Slot(Delta(c, h.slot.value));
+    h.continues_from = Txid(Delta(c, h.last_txid.value));
+    h.key_id = narrow.U32(c.Varint(), "key id");
+    decoded.index_length = c.Varint();
+    part_count = c.Varint();
+  }
   if (c.failed()) return Broken(name, "header: ends inside its fields");
   if (narrow.failed() != nullptr) {
     return Broken(name, "header " + Text(narrow.failed()) + ": more than 32 bits");
@@ -176,7 +198,15 @@ Result<ObjectHeader> DecodeHeader(std::string_view first_bytes, std::string_view
   if (!HasBody(h.kind) && !h.parts.empty()) {
     return Broken(name, "header parts: an object of kind " + Text(kind) + " has none");
   }
-  return h;
+  return decoded;
+}
+
+}  // namespace
+
+Result<ObjectHeader> DecodeHeader(std::string_view first_bytes, std::string_view name) {
+  Result<DecodedHeader> decoded = ParseHeader(first_bytes, name);
+  if (!decoded.ok()) return decoded.status();
+  return std::move(decoded->header);
 }
 
 namespace {
@@ -222,46 +252,46 @@ Result<std::vector<IndexEntry>> DecodeIndex(Span bytes, uint64_t body_size, std:
 }  // namespace
 
 Result<ObjectView> OpenObject(std::string_view bytes, std::string_view name) {
-  const Result<ObjectHeader> header = DecodeHeader(bytes, name);
-  if (!header.ok()) return header.status();
-  const uint64_t header_length = *HeaderLength(bytes, name);
-  if (bytes.size() - header_length < kTrailerSize) {
-    return Broken(name, "trailer: cut short, " + Text(bytes.size() - header_length) +
-                            " bytes follow the header");
+  Result<DecodedHeader> decoded = ParseHeader(bytes, name);
+  if (!decoded.ok()) return decoded.status();
+  ObjectHeader& header = decoded->header;
+  const size_t after_header = bytes.size() - decoded->length;
+  if (after_header < kTrailerSize || decoded->index_length > after_header - kTrailerSize) {
+    return Broken(name, "trailer: cut short, " + Text(after_header) + " bytes follow the header");
   }
   const size_t trailer = bytes.size() - kTrailerSize;
-  if (LoadBig32(bytes.data() + trailer + 12) != kObjectEndMagic) {
-    return Broken(name, "trailer magic: not at the end of the " + Text(bytes.size()) +
-                            " bytes that are there");
+  const uint64_t hash = LoadBig64(bytes.data() + trailer);
+  if (hash != Hash64(AsBytes(bytes.substr(0, trailer)))) {
+    return Broken(name,
+                  "trailer checksum: does not match header, body and index, or is not at "
+                  "the end of the " +
+                      Text(bytes.size()) + " bytes that are there");
   }
-  if (LoadBig64(bytes.data() + trailer + 4) != Hash64(AsBytes(bytes.substr(0, trailer + 4)))) {
-    return Broken(name, "trailer checksum: does not match header, body and index");
-  }
-  const uint64_t index_length = LoadBig32(bytes.data() + trailer);
-  if (index_length > trailer - header_length) {
-    return Broken(name, "trailer index length: " + Text(index_length) + ", only " +
-                            Text(trailer - header_length) + " bytes follow the header");
-  }
-  const size_t body_length = trailer - header_length - index_length;
-  if (!HasBody(header->kind) && (body_length > 0 || index_length > 0)) {
+  const size_t index_length = decoded->index_length;
+  const size_t body_length = trailer - decoded->length - index_length;
+  if (!HasBody(header.kind) && (body_length > 0 || index_length > 0)) {
     return Broken(
-        name, "body: an object of kind " + Text(static_cast<uint64_t>(header->kind)) + " has none");
+        name, "body: an object of kind " + Text(static_cast<uint64_t>(header.kind)) + " has none");
   }
-  if (header->key_id != 0) {
-    return Status(Tag::kWrongKey, Text(name) + ": encrypted with key " + Text(header->key_id) +
+  if (header.key_id != 0) {
+    return Status(Tag::kWrongKey, Text(name) + ": encrypted with key " + Text(header.key_id) +
                                       ", and none is given");
   }
   uint64_t body_size = body_length;
-  for (const BodyPart& part : header->parts) body_size += part.size;
+  for (const BodyPart& part : header.parts) body_size += part.size;
   Result<std::vector<IndexEntry>> index =
       DecodeIndex(AsBytes(bytes.substr(trailer - index_length, index_length)), body_size, name);
   if (!index.ok()) return index.status();
 
   ObjectView view;
-  view.header = *header;
-  view.inline_body = AsBytes(bytes.substr(header_length, body_length));
+  view.inline_body = AsBytes(bytes.substr(decoded->length, body_length));
+  if (header.state_inside) {
+    GUILDLITE_RETURN_IF_ERROR(FillState(view.inline_body, name, &header));
+    header.state_inside = false;
+  }
+  view.header = std::move(header);
   view.index = *std::move(index);
-  view.object_hash = Hash64(AsBytes(bytes));
+  view.object_hash = hash;
   return view;
 }
 
@@ -412,7 +442,7 @@ class BodyDecoder {
   }
 
   Status DecodeBatch();
-  Status DecodeBlock();
+  Status DecodeBlock(bool packed);
   Status DecodeEnd();
   Status ParseMeta(Span bytes, BlockMeta* meta);
   Status ParseTransaction(Cursor& c, uint8_t flags, Transaction* transaction);
@@ -454,18 +484,19 @@ Status BodyDecoder::DecodeBatch() {
   block_ = 0;
   batch_transactions_ = 0;
   stream_.hash().Reset();
-  const Result<Span> head = Take(11, "batch header");
+  const Result<Span> head = Take(10, "batch header");
   if (!head.ok()) return head.status();
   Cursor c(*head);
   if (c.U8() != kBatchMark) return Damaged("batch header: no batch begins here");
-  const uint8_t version = c.U8();
+  const uint8_t version_and_size = c.U8();
+  const uint8_t version = version_and_size >> 4;
   if (version > kBatchVersion) {
     return TooNew(name_, Where() + ": batch version " + Text(version) + ", known up to " +
                              Text(kBatchVersion));
   }
   if (version == 0) return Damaged("batch header: version 0");
-  const std::optional<uint32_t> page_size = PageSizeOf(c.U8());
-  if (!page_size || *page_size == 0) return Damaged("batch header: no page size");
+  const std::optional<uint32_t> page_size = PageSizeOf(8 + (version_and_size & 15));
+  if (!page_size) return Damaged("batch header: no page size");
   if (page_size_ == 0) page_size_ = settings_.page_size == 0 ? *page_size : settings_.page_size;
   if (*page_size != page_size_) {
     return Damaged("batch header: page size " + Text(*page_size) + " instead of " +
@@ -489,9 +520,11 @@ Status BodyDecoder::DecodeBatch() {
     if (!mark.ok()) return mark.status();
     const uint8_t record = static_cast<uint8_t>((*mark)[0]);
     if (record == kEndMark) return DecodeEnd();
-    if (record != kBlockMark) return Damaged("neither a block nor the end of the batch follows");
+    if (record != kBlockMark && record != kPackedBlockMark) {
+      return Damaged("neither a block nor the end of the batch follows");
+    }
     in_block_ = true;
-    GUILDLITE_RETURN_IF_ERROR(DecodeBlock());
+    GUILDLITE_RETURN_IF_ERROR(DecodeBlock(record == kPackedBlockMark));
     if (stopped_) return Status::Ok();
     ++block_;
   }
@@ -500,30 +533,31 @@ Status BodyDecoder::DecodeBatch() {
 Status BodyDecoder::DecodeEnd() {
   const Result<uint64_t> count = TakeVarint("end mark transaction count");
   if (!count.ok()) return count.status();
-  const Result<uint64_t> last = TakeVarint("end mark last txid");
-  if (!last.ok()) return last.status();
   const uint64_t digest = stream_.hash().Digest();
-  const Result<Span> hash = Take(8, "end mark hash");
+  const Result<Span> hash = Take(kCheckSize, "end mark hash");
   if (!hash.ok()) return hash.status();
-  if (LoadBig64(hash->data()) != digest) return Damaged("end mark hash: does not match the batch");
+  if (LoadBig32(hash->data()) != Check(digest)) {
+    return Damaged("end mark hash: does not match the batch");
+  }
   if (transaction_open_) {
     return Damaged("end mark: transaction " + Text(last_.txid.value) + " has no end");
   }
-  if (*count == 0 || *count != batch_transactions_ || Txid(*last) != last_.txid) {
-    return Damaged("end mark: " + Text(*count) + " transactions up to " + Text(*last) + ", found " +
+  if (*count == 0 || *count != batch_transactions_) {
+    return Damaged("end mark: " + Text(*count) + " transactions, found " +
                    Text(batch_transactions_) + " up to " + Text(last_.txid.value));
   }
   return Status::Ok();
 }
 
-Status BodyDecoder::DecodeBlock() {
+Status BodyDecoder::DecodeBlock(bool packed) {
   if (visitor_.Done()) {
     stopped_ = true;
     return Status::Ok();
   }
   const Result<uint64_t> raw = TakeVarint("meta length");
   if (!raw.ok()) return raw.status();
-  const Result<uint64_t> stored = TakeVarint("stored meta length");
+  Result<uint64_t> stored = *raw;
+  if (packed) stored = TakeVarint("stored meta length");
   if (!stored.ok()) return stored.status();
   const Result<uint64_t> frame_length = TakeVarint("images length");
   if (!frame_length.ok()) return frame_length.status();
@@ -534,7 +568,7 @@ Status BodyDecoder::DecodeBlock() {
   const Result<Span> meta_stored = Take(*stored, "meta");
   if (!meta_stored.ok()) return meta_stored.status();
   Span meta_bytes = *meta_stored;
-  if (*stored < *raw) {
+  if (packed) {
     meta_bytes_.resize(*raw);
     if (!decoder_.DecodeMeta(meta_bytes, meta_bytes_)) return Damaged("meta: does not decompress");
     meta_bytes = meta_bytes_;
@@ -564,7 +598,7 @@ Status BodyDecoder::ParseTransaction(Cursor& c, uint8_t flags, Transaction* tran
   t.time_estimated = (flags & kPartTimeEstimated) != 0;
   t.heal = (flags & kPartHeal) != 0;
   t.rolling_known = (flags & kPartRollingKnown) != 0;
-  const uint64_t elapsed = c.Varint();
+  const uint64_t elapsed = batch_transactions_ == 0 ? 0 : c.Varint();
   WalMark mark = last_.mark;
   if ((flags & kPartMarkAbsent) == 0) {
     if ((flags & kPartOtherSalts) != 0) {
@@ -600,28 +634,26 @@ Status BodyDecoder::ParseTransaction(Cursor& c, uint8_t flags, Transaction* tran
 
 Status BodyDecoder::ParseMeta(Span bytes, BlockMeta* meta) {
   Cursor c(bytes);
-  const uint64_t part_count = c.Varint();
-  if (c.failed() || part_count == 0 || part_count > kBlockPartsMax) {
-    return Damaged("meta: " + Text(part_count) + " parts of transactions");
-  }
   const uint32_t pages_max = kBlockBytesLimit / page_size_;
   const Pgno lock_page = LockPage(page_size_);
-  std::unordered_set<uint32_t> in_block;
+  PageSet in_block;
   uint32_t previous = 0;
-  for (uint64_t i = 0; i < part_count; ++i) {
+  for (bool last = false; !last;) {
     const uint8_t flags = c.U8();
+    last = (flags & kPartLast) != 0;
     Part part;
     part.begins = (flags & kPartBegins) != 0;
     part.ends = (flags & kPartEnds) != 0;
-    const std::string where = "meta part " + Text(i) + ": ";
+    const std::string where = "meta part " + Text(meta->parts.size()) + ": ";
     if (c.failed()) return Damaged(where + "cut short");
+    if (meta->parts.size() == kBlockPartsMax) return Damaged(where + "more parts than a block has");
     if (part.begins == transaction_open_) {
       return Damaged(where +
                      (part.begins ? "a transaction begins inside transaction "
                                   : "nothing to continue after transaction ") +
                      Text(last_.txid.value));
     }
-    if ((flags & 0x80) != 0 || (!part.begins && (flags & ~kPartEnds) != 0) ||
+    if ((!part.begins && (flags & ~(kPartEnds | kPartLast)) != 0) ||
         ((flags & kPartMarkAbsent) != 0 && (flags & kPartOtherSalts) != 0)) {
       return Damaged(where + "flags " + Text(flags));
     }
@@ -659,7 +691,7 @@ Status BodyDecoder::ParseMeta(Span bytes, BlockMeta* meta) {
       if (!transaction_pages_.Insert(record.pgno)) {
         return DamagedIn(part, "page " + Text(number) + " comes twice");
       }
-      if (!in_block.insert(previous).second && record.has_base) {
+      if (!in_block.Insert(record.pgno) && record.has_base) {
         return DamagedIn(
             part, "page " + Text(number) + " has a base although the block has a version of it");
       }
@@ -686,11 +718,18 @@ Status BodyDecoder::DecodeImages(const BlockMeta& meta, Span frame) {
   }
   images_.resize(meta.pages.size() * page_size_);
   if (!decoder_.DecodeImages(frame, prefix_, images_)) {
-    return Damaged(
-        "images: do not decompress: damaged, or a base is not the version before (from "
-        "page " +
-        Text(meta.pages.front().pgno.value) + " of transaction " +
-        Text(meta.parts.front().transaction.txid.value) + " on)");
+    return DamagedIn(meta.parts.front(),
+                     "images: do not decompress: damaged, or a base is not the version before");
+  }
+  for (const Part& part : meta.parts) {
+    for (size_t i = part.first_page; i < part.first_page + part.pages; ++i) {
+      const PageRecord& page = meta.pages[i];
+      if (PageHash(page.pgno, Span(images_).subspan(i * page_size_, page_size_)) != page.hash) {
+        return DamagedIn(part, "page " + Text(page.pgno.value) +
+                                   ": does not match its hash: damaged, or a base is not the "
+                                   "version before");
+      }
+    }
   }
   return Status::Ok();
 }
@@ -711,12 +750,7 @@ Status BodyDecoder::Deliver(const BlockMeta& meta) {
     for (size_t i = part.first_page; i < part.first_page + part.pages; ++i) {
       const PageRecord& page = meta.pages[i];
       Span image;
-      if (settings_.images) {
-        image = Span(images_).subspan(i * page_size_, page_size_);
-        if (PageHash(page.pgno, image) != page.hash) {
-          return DamagedIn(part, "page " + Text(page.pgno.value) + ": does not match its hash");
-        }
-      }
+      if (settings_.images) image = Span(images_).subspan(i * page_size_, page_size_);
       if (history_) history_->Add(page.pgno, page.hash);
       GUILDLITE_RETURN_IF_ERROR(visitor_.OnPage(page.pgno, page.hash, image));
     }
@@ -747,6 +781,44 @@ Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisit
   return decoder.Run();
 }
 
+namespace {
+
+// The first txid and the last transaction of a body.
+class EndsVisitor final : public BatchVisitor {
+ public:
+  Status ReadBase(Pgno, std::span<std::byte>) override { return {Tag::kBadArgument, "no images"}; }
+  Status OnTransaction(const Transaction& transaction) override {
+    if (!first) first = transaction.txid;
+    last = transaction;
+    return Status::Ok();
+  }
+  Status OnPage(Pgno, uint64_t, Span) override { return Status::Ok(); }
+  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
+
+  std::optional<Txid> first;
+  Transaction last;
+};
+
+}  // namespace
+
+Status FillState(std::span<const std::byte> body, std::string_view name, ObjectHeader* header) {
+  EndsVisitor ends;
+  GUILDLITE_RETURN_IF_ERROR(
+      DecodeBody(*BytesSource(body), {.images = false, .check_history = false}, ends, name));
+  if (!ends.first) return Broken(name, "body: empty, and the header leaves the state to it");
+  ObjectHeader& h = *header;
+  h.first_txid = *ends.first;
+  h.last_txid = h.continues_from = ends.last.txid;
+  h.time_ms = ends.last.time_ms;
+  h.page_size = uint32_t{1} << (8 + (static_cast<uint8_t>(body[1]) & 15));
+  h.database_pages = ends.last.database_pages;
+  h.mark = ends.last.mark;
+  h.history_hash = ends.last.history_hash;
+  h.rolling_checksum = ends.last.rolling_checksum;
+  h.rolling_known = ends.last.rolling_known;
+  return Status::Ok();
+}
+
 // ---- Spool files ------------------------------------------------------------------------------
 
 Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes) {
@@ -757,31 +829,32 @@ Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes) 
     Cursor c(rest);
     BatchSummary batch;
     if (c.U8() != kBatchMark) break;
-    const uint8_t version = c.U8();
+    const uint8_t version_and_size = c.U8();
+    const uint8_t version = version_and_size >> 4;
     if (version > kBatchVersion) {
       return TooNew("spool offset " + Text(start),
                     "batch version " + Text(version) + ", known up to " + Text(kBatchVersion));
     }
-    const std::optional<uint32_t> page_size = PageSizeOf(c.U8());
-    if (version == 0 || !page_size || *page_size == 0) break;
+    const std::optional<uint32_t> page_size = PageSizeOf(8 + (version_and_size & 15));
+    if (version == 0 || !page_size) break;
     batch.page_size = *page_size;
     c.Big64();  // salts
     batch.first_txid = Txid(c.Varint());
     c.Varint();  // time
     uint8_t record = c.U8();
-    for (; record == kBlockMark && !c.failed(); record = c.U8()) {
-      c.Varint();
-      const uint64_t meta = c.Varint();
+    for (; (record == kBlockMark || record == kPackedBlockMark) && !c.failed(); record = c.U8()) {
+      uint64_t meta = c.Varint();
+      if (record == kPackedBlockMark) meta = c.Varint();
       const uint64_t images = c.Varint();
       c.Take(meta);
       c.Take(images);
     }
     const uint64_t count = c.Varint();
-    batch.last_txid = Txid(c.Varint());
     const size_t hashed = c.offset();
-    const uint64_t hash = c.Big64();
-    if (c.failed() || record != kEndMark || hash != Hash64(rest.first(hashed))) break;
-    if (count == 0 || batch.first_txid.value + (count - 1) != batch.last_txid.value) break;
+    const uint32_t check = c.Big32();
+    if (c.failed() || record != kEndMark || check != Check(Hash64(rest.first(hashed)))) break;
+    if (count == 0) break;
+    batch.last_txid = Txid(batch.first_txid.value + (count - 1));
     batch.size = c.offset();
     batches.push_back(batch);
     start += batch.size;

@@ -28,6 +28,7 @@ Result<ObjectView> OpenObject(std::string_view bytes, std::string_view name);
 
 // Header alone, from the first kHeaderReadBytes (or fewer, if the object is shorter) of an object.
 // Only a header with a long list of parts is longer; HeaderLength tells how much to read then.
+// `state_inside` says that a kData object's txids and state are not in it.
 inline constexpr uint64_t kHeaderReadBytes = 4096;
 Result<uint64_t> HeaderLength(std::string_view first_bytes, std::string_view name);
 Result<ObjectHeader> DecodeHeader(std::string_view first_bytes, std::string_view name);
@@ -71,6 +72,10 @@ struct DecodeSettings {
 // not looked at.
 Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisitor& visitor,
                   std::string_view name);
+
+// Sets txids and state of a header to those of the body's last transaction: what OpenObject does
+// for a header with state_inside. Reads metas only.
+Status FillState(std::span<const std::byte> body, std::string_view name, ObjectHeader* header);
 
 struct BatchSummary {
   uint64_t size = 0;  // encoded bytes of the batch

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <unordered_set>
 #include <utility>
 
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/format/page_codec.h"
 #include "vfs/format/page_set.h"
-#include "vfs/format/running_hash.h"
+#include "vfs/format/segment_reader.h"
 
 namespace guildlite {
 namespace {
@@ -81,7 +80,7 @@ struct BatchWriter::Impl {
   std::vector<Part> parts;
   std::vector<std::byte> images;
   std::vector<std::byte> prefix;
-  std::unordered_set<uint32_t> block_pgnos;
+  PageSet block_pgnos;
   uint32_t block_pages = 0;
 };
 
@@ -101,10 +100,9 @@ void BatchWriter::Impl::MakeRoom(bool page) {
 
 std::string BatchWriter::Impl::EncodeMeta() const {
   std::string meta;
-  PutVarint(&meta, parts.size());
   uint32_t previous = 0;
   for (const Part& part : parts) {
-    meta.push_back(static_cast<char>(part.flags));
+    meta.push_back(static_cast<char>(part.flags | (&part == &parts.back() ? kPartLast : 0)));
     meta.append(part.header);
     PutVarint(&meta, part.pages.size());
     for (const PageRecord& page : part.pages) {
@@ -139,9 +137,9 @@ void BatchWriter::Impl::CloseBlock() {
     prefix.reserve(prefix.size() + 1);
     encoder.EncodeImages(prefix, images, &frame);
   }
-  out.push_back(static_cast<char>(kBlockMark));
+  out.push_back(static_cast<char>(packed ? kPackedBlockMark : kBlockMark));
   PutVarint(&out, meta.size());
-  PutVarint(&out, packed ? packed->size() : meta.size());
+  if (packed) PutVarint(&out, packed->size());
   PutVarint(&out, frame.size());
   out.append(packed ? *packed : meta);
   out.append(frame);
@@ -151,7 +149,7 @@ void BatchWriter::Impl::CloseBlock() {
   parts.clear();
   images.clear();
   prefix.clear();
-  block_pgnos.clear();
+  block_pgnos.Clear();
   block_pages = 0;
   part_open = false;
 }
@@ -160,7 +158,7 @@ BatchWriter::BatchWriter(const Settings& settings) : impl_(std::make_unique<Impl
 BatchWriter::~BatchWriter() = default;
 
 bool BatchWriter::BlockHas(Pgno pgno) const {
-  return !impl_->BlockFull(/*page=*/true) && impl_->block_pgnos.contains(pgno.value);
+  return !impl_->BlockFull(/*page=*/true) && impl_->block_pgnos.Contains(pgno);
 }
 
 void BatchWriter::BeginTransaction(const Transaction& transaction) {
@@ -174,8 +172,9 @@ void BatchWriter::BeginTransaction(const Transaction& transaction) {
     w.salt1 = t.mark.salt1;
     w.salt2 = t.mark.salt2;
     w.out.push_back(static_cast<char>(kBatchMark));
-    w.out.push_back(static_cast<char>(kBatchVersion));
-    w.out.push_back(static_cast<char>(PageSizeLog(w.settings.page_size)));
+    // From 512 to 65536: 1 to 8.
+    w.out.push_back(
+        static_cast<char>(kBatchVersion << 4 | (PageSizeLog(w.settings.page_size) - 8)));
     PutBig32(&w.out, w.salt1);
     PutBig32(&w.out, w.salt2);
     PutVarint(&w.out, t.txid.value);
@@ -190,7 +189,8 @@ void BatchWriter::BeginTransaction(const Transaction& transaction) {
   if (t.time_estimated) flags |= kPartTimeEstimated;
   if (t.heal) flags |= kPartHeal;
   if (t.rolling_known) flags |= kPartRollingKnown;
-  PutVarint(h, static_cast<uint64_t>(t.time_ms) - static_cast<uint64_t>(w.last.time_ms));
+  if (!empty())
+    PutVarint(h, static_cast<uint64_t>(t.time_ms) - static_cast<uint64_t>(w.last.time_ms));
   WalMark mark = w.last.mark;
   if (t.mark == WalMark{}) {
     flags |= kPartMarkAbsent;
@@ -235,7 +235,7 @@ void BatchWriter::AddPage(Pgno pgno, uint64_t hash, std::span<const std::byte> i
 
   w.MakeRoom(/*page=*/true);
   PageRecord record{pgno, hash, false};
-  if (w.block_pgnos.insert(pgno.value).second && read_base) {
+  if (w.block_pgnos.Insert(pgno) && read_base) {
     const size_t before = w.prefix.size();
     w.prefix.resize(before + page_size);
     record.has_base = read_base(std::span(w.prefix).subspan(before));
@@ -269,9 +269,8 @@ std::string BatchWriter::Seal() {
   w.CloseBlock();
   w.out.push_back(static_cast<char>(kEndMark));
   PutVarint(&w.out, transactions_);
-  PutVarint(&w.out, w.last.txid.value);
   w.hash.Update(AsBytes(w.out));
-  PutBig64(&w.out, w.hash.Digest());
+  PutBig32(&w.out, Check(w.hash.Digest()));
   w.hash.Reset();
   w.taken = 0;
   transactions_ = 0;
@@ -281,76 +280,110 @@ std::string BatchWriter::Seal() {
 
 const std::vector<IndexEntry>& BatchWriter::index() const { return impl_->index; }
 
+namespace {
+
+// Whether the header says nothing about the state that its body does not say as well.
+bool StateIsInside(const ObjectHeader& h, std::string_view body) {
+  if (h.kind != ObjectKind::kData) return false;
+  ObjectHeader inside = h;
+  return FillState(AsBytes(body), "the body of an object", &inside).ok() && inside == h;
+}
+
+void PutMark(std::string* out, const WalMark& mark) {
+  PutBig32(out, mark.salt1);
+  PutBig32(out, mark.salt2);
+  PutVarint(out, mark.frame);
+  PutBig32(out, mark.cksum1);
+  PutBig32(out, mark.cksum2);
+}
+
+std::string EncodeIndex(const std::vector<IndexEntry>& index) {
+  std::string out;
+  if (index.empty()) return out;
+  PutVarint(&out, index.size());
+  IndexEntry last;
+  for (const IndexEntry& entry : index) {
+    assert(entry.offset >= last.offset + last.size);
+    PutVarint(&out, entry.offset - (last.offset + last.size));
+    PutVarint(&out, entry.size);
+    PutDelta(&out, entry.first_pgno.value, last.first_pgno.value);
+    PutVarint(&out, entry.pages);
+    PutDelta(&out, entry.last_txid.value, last.last_txid.value);
+    last = entry;
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string EncodeObject(const ObjectHeader& header, std::string_view inline_body,
                          const std::vector<IndexEntry>& index) {
   const ObjectHeader& h = header;
   assert(h.page_size == 0 || IsValidPageSize(h.page_size));
   assert(HasBody(h.kind) || (inline_body.empty() && h.parts.empty() && index.empty()));
-
-  std::string out;
-  out.reserve(256 + inline_body.size());
-  PutBig32(&out, kObjectMagic);
-  PutBig16(&out, kFormatVersion);
-  PutBig32(&out, 0);  // header length, below
-  out.push_back(static_cast<char>(h.kind));
-  out.push_back(static_cast<char>(h.rolling_known ? kHeaderRollingKnown : 0));
-  out.push_back(static_cast<char>(h.codec));
-  out.push_back(static_cast<char>(PageSizeLog(h.page_size)));
-  PutBig64(&out, h.lineage.value);
-  PutBig64(&out, h.session.value);
-  PutBig64(&out, h.history_hash);
-  PutBig64(&out, h.rolling_known ? h.rolling_checksum : 0);
-  PutBig64(&out, h.previous_hash);
-  PutBig32(&out, h.mark.salt1);
-  PutBig32(&out, h.mark.salt2);
-  PutBig32(&out, h.mark.cksum1);
-  PutBig32(&out, h.mark.cksum2);
-  assert(out.size() == kHeaderFixedSize);
-  PutVarint(&out, h.epoch.value);
-  PutVarint(&out, h.slot.value);
-  PutDelta(&out, h.last_slot.value, h.slot.value);
-  PutVarint(&out, h.first_txid.value);
-  PutDelta(&out, h.last_txid.value, h.first_txid.value);
-  PutDelta(&out, h.continues_from.value, h.last_txid.value);
-  PutVarint(&out, ZigZag(h.time_ms));
-  PutVarint(&out, h.database_pages);
-  PutVarint(&out, h.mark.frame);
-  PutVarint(&out, h.key_id);
-  PutVarint(&out, h.parts.size());
-  for (const BodyPart& part : h.parts) {
-    assert(!part.name.empty() && part.name.size() <= kPartNameBytesMax && part.size > 0);
-    PutVarint(&out, part.name.size());
-    out.append(part.name);
-    PutVarint(&out, part.size);
-    PutBig64(&out, part.hash);
+  assert(!h.state_inside);
+  const std::string index_bytes = EncodeIndex(index);
+  const bool more = h.last_slot != h.slot || h.continues_from != h.last_txid || h.key_id != 0 ||
+                    !h.parts.empty() || !index.empty();
+  const bool inside = !more && StateIsInside(h, inline_body);
+  uint8_t flags = 0;
+  if (inside) {
+    flags |= kHeaderStateInside;
+  } else {
+    if (h.rolling_known) flags |= kHeaderRollingKnown;
+    if (h.mark != WalMark()) flags |= kHeaderMark;
   }
-  std::string length;
-  PutBig32(&length, static_cast<uint32_t>(out.size() + 8));
-  out.replace(6, 4, length);
-  PutBig64(&out, Hash64(AsBytes(out)));
+  if (more) flags |= kHeaderMore;
 
-  out.append(inline_body);
-
-  const size_t index_start = out.size();
-  if (!index.empty()) {
-    PutVarint(&out, index.size());
-    IndexEntry last;
-    for (const IndexEntry& entry : index) {
-      assert(entry.offset >= last.offset + last.size);
-      PutVarint(&out, entry.offset - (last.offset + last.size));
-      PutVarint(&out, entry.size);
-      PutDelta(&out, entry.first_pgno.value, last.first_pgno.value);
-      PutVarint(&out, entry.pages);
-      PutDelta(&out, entry.last_txid.value, last.last_txid.value);
-      last = entry;
+  std::string fields;
+  fields.push_back(static_cast<char>(static_cast<int>(h.codec) << 4 | static_cast<int>(h.kind)));
+  fields.push_back(static_cast<char>(flags));
+  PutBig64(&fields, h.lineage.value);
+  if (h.kind != ObjectKind::kData) PutBig64(&fields, h.session.value);
+  PutBig64(&fields, h.previous_hash);
+  PutVarint(&fields, h.epoch.value);
+  PutVarint(&fields, h.slot.value);
+  if (!inside) {
+    fields.push_back(static_cast<char>(PageSizeLog(h.page_size)));
+    PutVarint(&fields, h.first_txid.value);
+    PutDelta(&fields, h.last_txid.value, h.first_txid.value);
+    PutVarint(&fields, ZigZag(h.time_ms));
+    PutVarint(&fields, h.database_pages);
+    if (h.mark != WalMark()) PutMark(&fields, h.mark);
+    PutBig64(&fields, h.history_hash);
+    if (h.rolling_known) PutBig64(&fields, h.rolling_checksum);
+  }
+  if (more) {
+    PutDelta(&fields, h.last_slot.value, h.slot.value);
+    PutDelta(&fields, h.continues_from.value, h.last_txid.value);
+    PutVarint(&fields, h.key_id);
+    PutVarint(&fields, index_bytes.size());
+    PutVarint(&fields, h.parts.size());
+    for (const BodyPart& part : h.parts) {
+      assert(!part.name.empty() && part.name.size() <= kPartNameBytesMax && part.size > 0);
+      PutVarint(&fields, part.name.size());
+      fields.append(part.name);
+      PutVarint(&fields, part.size);
+      PutBig64(&fields, part.hash);
     }
   }
-  PutBig32(&out, static_cast<uint32_t>(out.size() - index_start));
+
+  std::string out;
+  out.reserve(32 + fields.size() + inline_body.size() + index_bytes.size());
+  PutBig32(&out, kObjectMagic);
+  out.push_back(static_cast<char>(kFormatVersion));
+  PutVarint(&out, fields.size() + kCheckSize);
+  out.append(fields);
+  PutBig32(&out, Check(Hash64(AsBytes(out))));
+  out.append(inline_body);
+  out.append(index_bytes);
   PutBig64(&out, Hash64(AsBytes(out)));
-  PutBig32(&out, kObjectEndMagic);
   return out;
 }
 
-uint64_t ObjectHash(std::string_view object) { return Hash64(AsBytes(object)); }
+uint64_t ObjectHash(std::string_view object) {
+  assert(object.size() >= kTrailerSize);
+  return LoadBig64(object.data() + object.size() - kTrailerSize);
+}
 
 }  // namespace guildlite

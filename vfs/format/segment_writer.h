@@ -75,11 +75,12 @@ class BatchWriter {
   Txid first_;
 };
 
-// A whole object: header, inline body, index, trailer.
+// A whole object: header, inline body, index, trailer. Of a kData object whose header says of the
+// state just what its body does, the header leaves it out.
 std::string EncodeObject(const ObjectHeader& header, std::string_view inline_body,
                          const std::vector<IndexEntry>& index = {});
 
-// What the next slot's previous_hash must be: Hash64 of the whole encoded object.
+// What the next slot's previous_hash must be: the trailer, Hash64 of all before it.
 uint64_t ObjectHash(std::string_view object);
 
 }  // namespace guildlite

@@ -85,4 +85,15 @@ Result<LogWalk> WalkLog(ObjectStore& store, Lineage lineage, Slot from,
   return walk;
 }
 
+Result<ObjectHeader> ReadHeader(ObjectStore& store, const std::string& key) {
+  auto head = store.Get(key, ByteRange{0, kHeaderReadBytes});
+  if (head.ok()) {
+    const auto needed = HeaderLength(head->bytes, key);
+    if (!needed.ok()) return needed.status();
+    if (*needed > kHeaderReadBytes) head = store.Get(key, ByteRange{0, *needed});
+  }
+  if (!head.ok()) return head.status().Context("read " + key);
+  return DecodeHeader(head->bytes, key);
+}
+
 }  // namespace guildlite

@@ -47,4 +47,8 @@ struct WalkSettings {
 Result<LogWalk> WalkLog(ObjectStore& store, Lineage lineage, Slot from,
                         const WalkSettings& settings = {});
 
+// The header of an object, without the rest: one ranged GET, or a second where a long list of parts
+// makes the header longer than kHeaderReadBytes. Of a kData object see ObjectHeader::state_inside.
+Result<ObjectHeader> ReadHeader(ObjectStore& store, const std::string& key);
+
 }  // namespace guildlite

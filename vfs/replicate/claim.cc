@@ -96,9 +96,7 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   Follow(*walk, &view);
   // A scan ended at E without a transaction after it: E's checksum is known to its snapshot alone.
   if (!hint && newest && !view.tip.rolling_known && view.tip.txid == newest->usable_from) {
-    auto head = store.Get(newest->key, ByteRange{0, kHeaderReadBytes});
-    if (!head.ok()) return head.status().Context("read " + newest->key);
-    auto header = DecodeHeader(head->bytes, newest->key);
+    auto header = ReadHeader(store, newest->key);
     if (!header.ok()) return header.status();
     const WalMark mark = view.tip.mark;
     view.tip = StateOf(*header);
@@ -209,9 +207,7 @@ Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
   if (hint && hint->epoch == m.epoch) return view;
   const Slot from = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
   for (Slot slot = std::max(from, m.floor); slot < view->next; slot = slot.Next()) {
-    auto head = store.Get(LogKey(slot), ByteRange{0, kHeaderReadBytes});
-    if (!head.ok()) return head.status().Context("read " + LogKey(slot));
-    auto header = DecodeHeader(head->bytes, LogKey(slot));
+    auto header = ReadHeader(store, LogKey(slot));
     if (!header.ok()) return header.status();
     if (header->kind == ObjectKind::kFence && header->epoch == m.epoch &&
         header->session == m.session) {

@@ -198,7 +198,9 @@ Status Shipper::SettleExisting() {
   auto view = OpenObject(found->bytes, key);
   if (!view.ok()) return view.status();
   const ObjectHeader& h = view->header;
-  if (h.lineage != lineage_ || h.epoch != epoch_ || h.session != session_) {
+  // An epoch has one session, and only what is not kData names it.
+  if (h.lineage != lineage_ || h.epoch != epoch_ ||
+      (h.kind != ObjectKind::kData && h.session != session_)) {
     return Status(Tag::kFenced, "log slot " + std::to_string(next_.value) +
                                     " was filled by epoch " + std::to_string(h.epoch.value) +
                                     ": another writer has taken over this log");

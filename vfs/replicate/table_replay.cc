@@ -61,12 +61,12 @@ Result<bool> ReplayTable(ObjectStore& store, const StoreView& view, Slot from, C
       if (bytes.status().tag() == Tag::kNotFound) return false;
       return bytes.status();
     }
-    auto header = DecodeHeader(*bytes, LogKey(slot));
-    if (!header.ok()) return header.status();
+    const auto object = OpenObject(*bytes, LogKey(slot));
+    if (!object.ok()) return object.status();
+    const ObjectHeader header = object->header;
     objects.emplace_front(slot, std::move(*bytes));
-    if (header->kind == ObjectKind::kData && header->first_txid.value <= state->txid.value + 1)
-      break;
-    if (header->kind == ObjectKind::kUndo) return false;
+    if (header.kind == ObjectKind::kData && header.first_txid.value <= state->txid.value + 1) break;
+    if (header.kind == ObjectKind::kUndo) return false;
   }
   for (Slot slot = from.Next(); slot < view.next && objects.size() < kObjectsMax;
        slot = slot.Next()) {
