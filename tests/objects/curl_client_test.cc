@@ -248,6 +248,15 @@ TEST_F(CurlClientTest, MoreServersThanConnectionsTakeTurns) {
   // The one used last is still connected.
   ASSERT_TRUE(Get(servers.back()->url()).ok());
   EXPECT_EQ(servers.back()->connections(), 2);
+  // The others see theirs end in their own time.
+  const auto open = [&] {
+    size_t sum = 0;
+    for (const auto& server : servers) sum += static_cast<size_t>(server->open());
+    return sum;
+  };
+  const int64_t begin = Now();
+  while (open() > CurlClient::kConnectionsMax && Now() - begin < 10'000) std::this_thread::yield();
+  EXPECT_LE(open(), CurlClient::kConnectionsMax);
 }
 
 TEST_F(CurlClientTest, WaitsForAConnectionOnlyWithinItsTimeout) {
@@ -433,6 +442,16 @@ TEST_F(CurlClientTlsTest, TrustsWhatItIsToldTo) {
   EXPECT_EQ(server_.requests(), 7);
 }
 
+// Not the end of a chain: what is told to be trusted is.
+TEST_F(CurlClientTlsTest, TrustsAServersOwnCertificate) {
+  const auto context = ca_.ServerContext();
+  WriteTo(other_, TestCa::Pem(SSL_CTX_get0_certificate(context.get())));
+  TestHttpServer server(Hello, nullptr, context);
+  client_ = NewClient({{"SSL_CERT_FILE", other_}});
+  EXPECT_TRUE(Get(server.url()).ok());
+  EXPECT_FALSE(Get(server_.url()).ok());
+}
+
 TEST_F(CurlClientTlsTest, KeepsItsConnection) {
   client_ = NewClient({{"SSL_CERT_FILE", good_}});
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(Put(server_.url(), "x").ok());
@@ -552,7 +571,7 @@ TEST_F(CurlClientTlsTest, AProxyTunnelsAndSeesNothingOfTheRequest) {
   Request seen;
   TestHttpServer proxy([&](const Request& request) {
     seen = request;
-    return Reply{.tunnel_to = server_.port()};
+    return Reply{.headers = {{"X-Proxy", "1"}}, .tunnel_to = server_.port()};
   });
   for (const char* variable : {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}) {
     client_ = NewClient({{variable, proxy.url()}, {"SSL_CERT_FILE", good_}});
@@ -563,6 +582,7 @@ TEST_F(CurlClientTlsTest, AProxyTunnelsAndSeesNothingOfTheRequest) {
     EXPECT_EQ(seen.method, "CONNECT");
     EXPECT_EQ(seen.target, server_.url().substr(8));
     EXPECT_EQ(seen.Header("authorization"), "");
+    EXPECT_EQ(answer->Header("x-proxy"), "");
   }
   EXPECT_EQ(proxy.connections(), 4);
 }
@@ -579,28 +599,46 @@ TEST_F(CurlClientTlsTest, AProxyThatRefusesMeansNothingWasSent) {
 // --- The end of the program ---
 
 TEST_F(CurlClientTest, CancelEndsWhatRunsAndWhatWaitsForItsTurn) {
+  constexpr size_t kWaiting = 2 * CurlClient::kConnectionsMax;
   const auto gate = std::make_shared<Gate>();
   TestHttpServer server([&](const Request&) { return Reply{.gate = gate}; });
-  const int64_t begin = Now();
-  std::vector<std::future<Status>> running;
+  std::vector<std::future<Status>> running, waiting;
+  const auto put = [&] { return Put(server.url(), "x").status(); };
   for (size_t i = 0; i < CurlClient::kConnectionsMax; ++i) {
-    running.push_back(
-        std::async(std::launch::async, [&] { return Put(server.url(), "x").status(); }));
+    running.push_back(std::async(std::launch::async, put));
   }
   gate->AwaitArrivals(CurlClient::kConnectionsMax);
-  auto waiting = std::async(std::launch::async, [&] { return Put(server.url(), "x").status(); });
-  client_->CancelAt(Now());
+  for (size_t i = 0; i < kWaiting; ++i) waiting.push_back(std::async(std::launch::async, put));
+  const int64_t begin = Now();
+  client_->CancelAt(begin);
   for (auto& one : running) {
     const Status status = one.get();
     EXPECT_EQ(status.tag(), Tag::kOutcomeUnknown);
     EXPECT_THAT(status.message(), HasSubstr("closing"));
   }
-  EXPECT_EQ(waiting.get().tag(), Tag::kStoreUnreachable);
-  const Status later = Put(server.url(), "x").status();
+  for (auto& one : waiting) EXPECT_EQ(one.get().tag(), Tag::kStoreUnreachable);
+  const Status later = put();
   EXPECT_EQ(later.tag(), Tag::kStoreUnreachable);
   EXPECT_FALSE(later.retryable());
   EXPECT_LT(Now() - begin, kLongMs / 2);
   EXPECT_EQ(server.requests(), static_cast<int>(CurlClient::kConnectionsMax));
+}
+
+// libcurl looks around by itself about once a second: too late, one request after the other.
+TEST_F(CurlClientTest, CancelWakesWhatWaitsForAnAnswer) {
+  int64_t waited_ms = 0;
+  for (int i = 0; i < 8; ++i) {
+    const auto gate = std::make_shared<Gate>();
+    TestHttpServer server([&](const Request&) { return Reply{.gate = gate}; });
+    client_ = NewClient();
+    auto running = std::async(std::launch::async, [&] { return Put(server.url(), "x").status(); });
+    gate->AwaitArrivals(1);
+    const int64_t begin = Now();
+    client_->CancelAt(begin);
+    EXPECT_EQ(running.get().tag(), Tag::kOutcomeUnknown);
+    waited_ms += Now() - begin;
+  }
+  EXPECT_LT(waited_ms, 3000);
 }
 
 TEST_F(CurlClientTest, CancelGivesTheTimeThatItSays) {
@@ -658,8 +696,13 @@ TEST_F(CurlClientTlsTest, AChildHasConnectionsOfItsOwn) {
             }),
             7);
   EXPECT_EQ(server_.connections(), 2);
+  EXPECT_EQ(InChild([&] {
+              client_.reset();
+              return 7;
+            }),
+            7);
   ASSERT_TRUE(Get(server_.url()).ok());
-  EXPECT_EQ(server_.connections(), 2) << "the child has ended the parent's connection";
+  EXPECT_EQ(server_.connections(), 2) << "a child has ended the parent's connection";
 }
 
 TEST_F(CurlClientTest, AChildDoesNotWaitForWhatTheParentWasDoing) {

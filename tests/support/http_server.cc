@@ -242,6 +242,11 @@ int TestHttpServer::connections() const {
   return connections_;
 }
 
+int TestHttpServer::open() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int>(open_.size());
+}
+
 int TestHttpServer::requests() const {
   const std::lock_guard lock(mutex_);
   return requests_;

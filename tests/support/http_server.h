@@ -101,6 +101,7 @@ class TestHttpServer {
   void CloseConnections();
 
   int connections() const;  // accepted so far
+  int open() const;         // not ended yet
   int requests() const;     // read so far, whole or (refused by on_head) their headers
 
  private:

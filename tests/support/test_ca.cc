@@ -54,11 +54,14 @@ TestCa::TestCa(const std::string& name)
     : key_(NewKey()), certificate_(NewCertificate(name.c_str(), key_.get(), nullptr)) {
   Extend(certificate_.get(), certificate_.get(), NID_basic_constraints, "critical,CA:TRUE");
   Must(X509_sign(certificate_.get(), key_.get(), EVP_sha256()) > 0);
+}
+
+std::string TestCa::Pem(const X509* certificate) {
   const std::unique_ptr<BIO, decltype(&BIO_free)> text(BIO_new(BIO_s_mem()), BIO_free);
-  Must(PEM_write_bio_X509(text.get(), certificate_.get()) == 1);
+  Must(PEM_write_bio_X509(text.get(), certificate) == 1);
   char* data = nullptr;
   const long size = BIO_get_mem_data(text.get(), &data);
-  pem_.assign(data, static_cast<size_t>(size));
+  return std::string(data, static_cast<size_t>(size));
 }
 
 std::shared_ptr<SSL_CTX> TestCa::ServerContext(const std::string& subject_alt_name) {

@@ -12,14 +12,14 @@ class TestCa {
  public:
   explicit TestCa(const std::string& name = "Test CA");
 
-  const std::string& pem() const { return pem_; }  // its certificate
+  static std::string Pem(const X509* certificate);
+  std::string pem() const { return Pem(certificate_.get()); }  // its own
   // What a server on 127.0.0.1 shows: a certificate for that address, or for another host's name.
   std::shared_ptr<SSL_CTX> ServerContext(const std::string& subject_alt_name = "IP:127.0.0.1");
 
  private:
   std::shared_ptr<EVP_PKEY> key_;
   std::shared_ptr<X509> certificate_;
-  std::string pem_;
 };
 
 }  // namespace guildlite

@@ -196,7 +196,7 @@ struct CurlClient::Transfer {
       const std::string_view line(data, size);
       const size_t colon = line.find(':');
       if (line.starts_with("HTTP/")) {
-        t.response.headers.clear();  // of a 100 Continue
+        t.response.headers.clear();  // of a 100 Continue, or of a proxy's
       } else if (colon != std::string_view::npos) {
         t.response.headers.emplace_back(LowerCase(Trim(line.substr(0, colon))),
                                         Trim(line.substr(colon + 1)));
@@ -427,7 +427,6 @@ Result<HttpResponse> CurlClient::Perform(Pool& pool, Slot& slot, const HttpReque
   const bool tls = slot.origin.starts_with("https:");
   set(CURLOPT_PROXY, request.direct ? "" : (tls ? https_proxy_ : http_proxy_).c_str());
   set(CURLOPT_NOPROXY, no_proxy_.c_str());
-  set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_QUICK_EXIT, 1L);  // a hanging name lookup is left behind, not waited for
   set(CURLOPT_TIMEOUT_MS, static_cast<long>(timeout_ms));
