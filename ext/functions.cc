@@ -96,6 +96,15 @@ bool IsRefusal(Tag tag) {
   }
 }
 
+// A url in a statement may be mistyped: what it holds is not put in place of an empty database, and
+// taken over, by default.
+bool AsksForRestore(std::string_view json) {
+  Options unasked;
+  unasked.restore = "never";
+  const auto asked = ApplyOptionsJson(unasked, json);
+  return asked.ok() && asked->restore == "if_missing";
+}
+
 Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   sqlite3* const db = sqlite3_context_db_handle(context);
   GUILDLITE_RETURN_IF_ERROR(OutsideTransaction(context, "replication_start"));
@@ -121,10 +130,12 @@ Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
     *url = *known;
   }
   // Checked before anything is changed.
-  auto options = ApplyOptionsJson(Options(), json->value_or(""));
+  auto options = engine.OptionsFor(db, **url, json->value_or(""));
   if (!options.ok()) return options.status();
   auto store = engine.OpenForReading(**url);
   if (!store.ok()) return store.status();
+  GUILDLITE_RETURN_IF_ERROR(
+      engine.RestoreIfEmpty(db, *options, AsksForRestore(json->value_or(""))));
   std::string mode;
   GUILDLITE_RETURN_IF_ERROR(Run(db, "PRAGMA main.journal_mode", &mode));
   const std::string mode_before = mode;
@@ -146,7 +157,7 @@ Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   }
   // Opens the WAL and maps its index: the scan and the claim look there.
   GUILDLITE_RETURN_IF_ERROR(Run(db, "SELECT count(*) FROM main.sqlite_schema", nullptr));
-  auto position = engine.Start(db, **url, json->value_or(""));
+  auto position = engine.Start(db, *options);
   if (!position.ok()) {
     // What was refused must not be tried again by the next open.
     if (!known_before && IsRefusal(position.status().tag())) {

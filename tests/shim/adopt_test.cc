@@ -242,6 +242,42 @@ TEST_F(Adoption, ARestoreUnderAReaderIsReported) {
   c.Ok("COMMIT");
 }
 
+TEST_F(Adoption, AnEmptyDatabaseIsReplacedUnderItsOneConnectionHoweverItWasOpened) {
+  for (const char* vfs : {"unix", static_cast<const char*>(nullptr)}) {
+    OpenWal("source.db").Close();
+    std::filesystem::remove(Path("a.db"));
+    Connection c(Path("a.db"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs);
+    ASSERT_TRUE(Adopt(c.db()).ok());
+    const size_t descriptors = OpenDescriptors();
+    const auto put = [this] {
+      std::filesystem::rename(Path("source.db"), Path("a.db"));
+      return Status::Ok();
+    };
+    {
+      Connection other(Path("a.db"));
+      EXPECT_EQ(ReplaceMain(c.db(), put).tag(), Tag::kRestoreNeeded) << "another has it open";
+    }
+    c.Ok("BEGIN IMMEDIATE");
+    EXPECT_EQ(ReplaceMain(c.db(), put).tag(), Tag::kRestoreNeeded) << "it is locked";
+    c.Ok("ROLLBACK");
+    EXPECT_EQ(ReplaceMain(c.db(), [] { return Status(Tag::kNoBucket, "x"); }).tag(),
+              Tag::kNoBucket);
+    EXPECT_TRUE(FileExists(Path("source.db")));
+    const Status replaced = ReplaceMain(c.db(), put);
+    ASSERT_TRUE(replaced.ok()) << replaced.ToString();
+    EXPECT_EQ(OpenDescriptors(), descriptors + 2);  // the -wal and the -shm
+    EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "0");
+    Install(c.db());
+    c.Ok("INSERT INTO t VALUES(1)");
+    EXPECT_EQ(events_->TakeHooks().back(), "committed");
+    Connection other(Path("a.db"));
+    EXPECT_EQ(FindNode(other.db()), FindNode(c.db()));
+    EXPECT_EQ(other.Text("SELECT count(*) FROM t"), "1");
+    EXPECT_EQ(other.Close(), SQLITE_OK);
+    EXPECT_EQ(c.Close(), SQLITE_OK);
+  }
+}
+
 TEST_F(Adoption, LeavesNoDescriptorsBehind) {
   const size_t descriptors = OpenDescriptors();
   for (int i = 0; i < 5; ++i) {

@@ -338,6 +338,65 @@ TEST_F(EnvironmentTest, AFileTheHostMadeIsNotFilledWhileTheStoreIsAway) {
   EXPECT_EQ(Difference(content, again.Content()), "");
 }
 
+TEST_F(EnvironmentTest, AStatementRestoresAnEmptyDatabaseOnlyWhereItSaysSo) {
+  std::string content = Lost("a.db");
+  for (const bool opened_before_the_load : {true, false}) {
+    SqlProcess process;
+    if (!opened_before_the_load) OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("data/a.db"));
+    if (opened_before_the_load) {
+      EXPECT_TRUE(db.Load().ok());
+    }
+    for (const char* options : {"", R"({"restore":"never"})"}) {
+      const Answer refused =
+          db.Run("SELECT replication_start(?, ?)", {Url("stores/a"), std::string(options)});
+      EXPECT_THAT(refused, Fails("RESTORE_NEEDED", SQLITE_CANTOPEN));
+      EXPECT_EQ(fs::file_size(Path("data/a.db")), 0u);
+    }
+    db.Ok("SELECT replication_start(?, ?)",
+          {Url("stores/a"), std::string(R"({"restore":"if_missing"})")});
+    EXPECT_EQ(Difference(content, db.Content()), "");
+    db.Ok("INSERT INTO t(b) VALUES (1)");
+    ExpectInStore(db, Url("stores/a"));
+    content = db.Content();
+    EXPECT_EQ(db.Close(), SQLITE_OK);
+    fs::remove_all(Path("data"));
+    fs::create_directory(Path("data"));
+  }
+}
+
+// Its folder is there, the file is not: begun anew it would be replicated by nobody.
+TEST_F(EnvironmentTest, AMissingDatabaseWhoseFolderRemembersAUrlIsNotBegunAnew) {
+  {
+    SqlProcess process;
+    Connection db = OpenStarted(process, Path("data/a.db"), Url());
+    db.Ok("CREATE TABLE t(x); SELECT replication_sync()");
+    EXPECT_EQ(db.Close(), SQLITE_OK);
+  }
+  fs::remove(Path("data/a.db"));
+  SqlProcess process;
+  OpenLoaded(process, ":memory:");
+  EXPECT_EQ(process.Open(Path("data/a.db")).open_code(), SQLITE_CANTOPEN);
+  EXPECT_FALSE(fs::exists(Path("data/a.db")));
+  EXPECT_THAT(process.Log(), HasSubstr("RESTORE_NEEDED " + Path("data/a.db")));
+  Connection reader = process.Open(":memory:");
+  reader.Ok("SELECT snapshot_restore(?, ?)", {Path("data/a.db"), Url()});
+  Connection db = process.Open(Path("data/a.db"));
+  db.Ok("SELECT replication_start(?)", {Url()});
+  db.Ok("INSERT INTO t VALUES (1)");
+  ExpectInStore(db, Url());
+}
+
+TEST_F(EnvironmentTest, AStatementWinsOverTheEnvironmentAndThatOverTheDefaults) {
+  Shell(Path("a.db"), "CREATE TABLE t(x)");
+  SqlProcess process(SqlProcess::Environment{{"GUILDLITE_WAL", "false"}});
+  Connection db = OpenLoaded(process, Path("a.db"));
+  EXPECT_THAT(db.Run("SELECT replication_start(?)", {Url()}), Fails("BAD_ARGUMENT", SQLITE_ERROR));
+  EXPECT_EQ(db.Text("PRAGMA journal_mode"), "delete");
+  db.Ok("SELECT replication_start(?, ?)", {Url(), std::string(R"({"wal":true})")});
+  ExpectInStore(db, Url());
+}
+
 // -- While the store is away ---------------------------------------------------------------------
 
 TEST_F(EnvironmentTest, UntilTheClaimIsSettledReadsWorkAndWritesAreBusy) {

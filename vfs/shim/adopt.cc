@@ -156,4 +156,29 @@ Status Adopt(sqlite3* db) {
   return Status::Ok();
 }
 
+Status ReplaceMain(sqlite3* db, const std::function<Status()>& put) {
+  ShimState* const shim = TheShim();
+  if (shim == nullptr) return Refusal("the VFS is not registered");
+  const sqlite3_api_routines& api = shim->api;
+  const ConnectionMutex mutex(api, db);
+  MainFile* const main = FindMainFile(*shim, db);
+  if (main == nullptr) return Refusal("it is not under the shim");
+  OpenNode& node = main->node();
+  if (main->in_use() || shim->nodes.files(node) != 1) {
+    return {Tag::kRestoreNeeded, node.path() + " is empty but in use; close its other connections"};
+  }
+  if (Status s = put(); !s.ok()) return s;
+  if (!shim->nodes.WasReplaced(node)) return Status::Ok();
+  sqlite3_vfs* vfs = nullptr;
+  api.file_control(db, nullptr, SQLITE_FCNTL_VFS_POINTER, &vfs);
+  if (vfs == nullptr || vfs == &shim->vfs) vfs = &shim->base;
+  if (const int code = main->Redirect(*vfs); code != SQLITE_OK) {
+    return {Tag::kLocalIo, "opening the restored " + node.path() + ": " + api.errstr(code)};
+  }
+  shim->nodes.Identify(node);
+  // A read, so that the connection knows what journal mode the file is in.
+  Query(api, db, "PRAGMA main.schema_version");
+  return Status::Ok();
+}
+
 }  // namespace guildlite

@@ -150,7 +150,13 @@ Status Engine::FirstOpened(Node& node) {
     node.Install(std::make_shared<WritesRefused>(put));
     return Refused(path, put);
   }
-  if (!FileExists(path)) return Status::Ok();
+  if (!FileExists(path)) {
+    // Begun anew without a word it would be a database nobody replicates, beside its own backup.
+    return Refused(path, Status(Tag::kRestoreNeeded,
+                                path + " is missing, but was replicated to " + options.url +
+                                    ": restore it with snapshot_restore(), or remove " + path +
+                                    "-guildlite to begin anew"));
+  }
   if (Status s = Replicate(node, path, options, Asking::kNobody); !s.ok()) {
     // The database stays usable; what is written now is found and healed when replication resumes.
     Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated: " + s.message());
@@ -327,7 +333,44 @@ Result<Engine::Replicated> Engine::Find(sqlite3* db) {
                 "this connection's main database is not replicated; call replication_start(url)");
 }
 
-Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_view options_json) {
+Result<Options> Engine::OptionsFor(sqlite3* db, const std::string& url,
+                                   std::string_view options_json) {
+  const char* const file = TheShim()->api.db_filename(db, "main");
+  const std::string path = file != nullptr ? file : "";
+  Options options;
+  if (const auto remembered = Remembered(path); remembered && remembered->url == url) {
+    // What cannot be read is given anew.
+    if (auto persisted = ApplyPersistedOptions(options, remembered->options_json); persisted.ok()) {
+      options = *persisted;
+    }
+  }
+  auto configured = ApplyEnvironment(options, ProcessEnvironment(), path);
+  if (!configured.ok()) return configured.status();
+  auto applied = ApplyOptionsJson(*configured, options_json);
+  if (!applied.ok()) return applied.status();
+  applied->url = url;
+  return applied;
+}
+
+Status Engine::RestoreIfEmpty(sqlite3* db, const Options& options, bool asked) {
+  if (const Status adopted = Adopt(db); !adopted.ok()) return adopted;
+  const auto node = FindNode(db);
+  if (!node || node->events() || FileModeOf(db) != FileMode::kEmpty) return Status::Ok();
+  GUILDLITE_RETURN_IF_ERROR(CheckClash(node->path(), options.url));
+  auto store = OpenStore(options.url, SystemClock(), SystemRandom());
+  if (!store.ok()) return store.status();
+  const Status manifest = ReadManifest(**store).status();
+  if (manifest.tag() == Tag::kNotFound) return Status::Ok();
+  if (!manifest.ok()) return manifest;
+  if (!asked) {
+    return Status(Tag::kRestoreNeeded,
+                  node->path() + " is empty, but " + options.url +
+                      " holds a backup: to go on from that pass {\"restore\":\"if_missing\"}");
+  }
+  return ReplaceMain(db, [&] { return PutInPlace(node->path(), options, true); });
+}
+
+Result<Position> Engine::Start(sqlite3* db, const Options& options) {
   GUILDLITE_RETURN_IF_ERROR(Adopt(db));
   const auto node = FindNode(db);
   if (!node) {
@@ -335,22 +378,7 @@ Result<Position> Engine::Start(sqlite3* db, const std::string& url, std::string_
                   "this connection was not opened through guildlite and cannot be adopted");
   }
   const std::string path = node->path();
-  Options options;
-  const auto remembered = Remembered(path);
-  if (remembered) {
-    if (auto persisted = ApplyPersistedOptions(options, remembered->options_json);
-        persisted.ok() && (url.empty() || url == remembered->url)) {
-      options = *persisted;
-    }
-  }
-  auto configured = ApplyEnvironment(options, ProcessEnvironment(), path);
-  if (!configured.ok()) return configured.status();
-  if (auto applied = ApplyOptionsJson(*configured, options_json); applied.ok()) {
-    options = *applied;
-  } else {
-    return applied.status();
-  }
-  options.url = url;
+  const std::string& url = options.url;
   auto checked = ParseStoreUrl(url);
   if (!checked.ok()) return checked.status();
   GUILDLITE_RETURN_IF_ERROR(CheckClash(path, url));

@@ -54,8 +54,14 @@ class Engine final : public ShimHost {
   Result<Replicated> Find(sqlite3* db);
   std::map<std::string, Replicated> All();
 
+  // For replication_start(url, json) on `db`: JSON over the environment over what is remembered of
+  // that url.
+  Result<Options> OptionsFor(sqlite3* db, const std::string& url, std::string_view options_json);
+  // If the main database of `db` is empty and the store has it: brings it here if that was asked
+  // for, else RESTORE_NEEDED.
+  Status RestoreIfEmpty(sqlite3* db, const Options& options, bool asked);
   // replication_start(): the main database of `db` is in WAL mode and read from already.
-  Result<Position> Start(sqlite3* db, const std::string& url, std::string_view options_json);
+  Result<Position> Start(sqlite3* db, const Options& options);
   Status Stop(sqlite3* db, int64_t timeout_ms);
   void SetVerified(const std::string& database, const Position& position);
 

@@ -270,6 +270,11 @@ void NodeRegistry::MainSettled(OpenNode& node, bool succeeded) {
   changed_.notify_all();
 }
 
+int NodeRegistry::files(const OpenNode& node) {
+  const std::lock_guard lock(mutex_);
+  return node.files_;
+}
+
 std::shared_ptr<OpenNode> NodeRegistry::Find(const std::string& path) {
   const std::lock_guard lock(mutex_);
   const auto found = nodes_.find(path);

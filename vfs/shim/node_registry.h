@@ -128,6 +128,9 @@ class NodeRegistry {
   Result<bool> FirstMain(OpenNode& node);
   void MainSettled(OpenNode& node, bool succeeded);
 
+  // How many files of it are open.
+  int files(const OpenNode& node);
+
   std::shared_ptr<OpenNode> Find(const std::string& path);
   std::shared_ptr<OpenNode> FindByWal(std::string_view wal_path);
 

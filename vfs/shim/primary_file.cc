@@ -290,14 +290,16 @@ int MainFile::Redirect(sqlite3_vfs& vfs) {
     if (file->pMethods != nullptr) file->pMethods->xClose(file);
     return code;
   }
-  sqlite3_file* const outer = real_;
-  outer->pMethods = base_;
-  base_->xClose(outer);
+  // Of an adopted file, the very one SQLite holds.
+  sqlite3_file* const before = real_;
+  if (adopted()) before->pMethods = base_;
+  base_->xClose(before);
   redirected_ = std::move(memory);
   real_ = file;
   base_ = file->pMethods;
-  table_.methods = Limited(Main<OfAdopted>::Methods(), base());
-  outer->pMethods = methods();
+  table_.methods =
+      Limited(adopted() ? Main<OfAdopted>::Methods() : Main<OfOpened>::Methods(), base());
+  if (adopted()) before->pMethods = methods();
   return SQLITE_OK;
 }
 

@@ -110,7 +110,7 @@ class MainFile final : public WrappedFile {
   // files only.
   void AdoptWal();
   // From now on all calls go to another file, opened by `vfs` under the same name: the one in place
-  // was replaced. REQUIRES: adopted, nothing locked or mapped.
+  // was replaced. REQUIRES: nothing locked or mapped.
   int Redirect(sqlite3_vfs& vfs);
   // Whether the connection holds, or may hold, a lock on the file or maps its wal-index.
   bool in_use() const { return lock_level_ != SQLITE_LOCK_NONE || region0_ != nullptr; }
