@@ -483,7 +483,9 @@ class Loop:
         how = self.dice.choice(["read", "write", "write", "checkpoint", "vacuum"])
         self.what += f"; stock {how} {'beside it' if beside else 'after it'}"
         self.totals["strangers"] += 1
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        # Less patient than the writer: a RESTART that waits for the writer's own open snapshot
+        # holds the WRITE lock for all of its timeout; with equal ones the writer may fail first.
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=5)
         try:
             if how == "read":
                 db.execute("select count(*) from members").fetchone()
