@@ -194,8 +194,10 @@ void Engine::EnterWalMode(const std::string& path, sqlite3* db, const Options& o
   if (!options.wal) {
     if (mode == FileMode::kEmpty) return;  // what the program makes of it is not known yet
     status = Status(Tag::kNotReplicated, "wal=false was given");
-  } else if (mode == FileMode::kEmpty && api.compileoption_used("HAS_CODEC") != 0) {
-    // A first page written before the program gives its key would be plain text for ever.
+  } else if (mode == FileMode::kEmpty && api.compileoption_used != nullptr &&
+             api.compileoption_used("HAS_CODEC") != 0) {
+    // A first page written before the program gives its key would be plain text for ever. The
+    // routine is missing where SQLITE_OMIT_COMPILEOPTION_DIAGS is set.
     status = Status(Tag::kNotReplicated, "this SQLite encrypts, and the key is not given yet");
   } else if (api.db_readonly(db, "main") != 0) {
     status = Status(Tag::kNotReplicated, "this connection may only read");
