@@ -66,6 +66,13 @@ class ObjectStore {
   virtual Result<std::vector<ListEntry>> List(std::string_view prefix, std::string_view start_after,
                                               size_t limit) = 0;
   virtual Status Delete(std::string_view key) = 0;
+  // Ok when all are gone. A store that has one request for many keys overrides it.
+  virtual Status DeleteAll(std::span<const std::string> keys) {
+    for (const std::string& key : keys) {
+      if (Status s = Delete(key); !s.ok()) return s;
+    }
+    return Status::Ok();
+  }
   // The url without secrets, for messages.
   virtual std::string Describe() const = 0;
 };

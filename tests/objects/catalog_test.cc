@@ -60,6 +60,12 @@ class Catalog : public ::testing::Test {
     ASSERT_TRUE(updated.ok());
   }
 
+  static Manifest Planned(Lineage lineage = kLineage) {
+    Manifest m;
+    m.lineage = lineage;
+    return m;
+  }
+
   MemoryStore memory_;
   FaultStore store_{memory_};
   SimRandom random_{1};
@@ -68,7 +74,7 @@ class Catalog : public ::testing::Test {
 };
 
 TEST_F(Catalog, FindsTheTipOfAnEmptyLog) {
-  const auto walk = WalkLog(store_, kLineage, Slot(1));
+  const auto walk = WalkLog(store_, Planned(), Slot(1));
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
   EXPECT_EQ(walk->next, Slot(1));
   EXPECT_TRUE(walk->entries.empty());
@@ -77,7 +83,7 @@ TEST_F(Catalog, FindsTheTipOfAnEmptyLog) {
 
 TEST_F(Catalog, ReadsEverySlotToTheTip) {
   FillTo(5);
-  const auto walk = WalkLog(store_, kLineage, Slot(1));
+  const auto walk = WalkLog(store_, Planned(), Slot(1));
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
   EXPECT_EQ(walk->next, Slot(6));
   ASSERT_EQ(walk->entries.size(), 5u);
@@ -94,26 +100,26 @@ TEST_F(Catalog, ReadsEverySlotToTheTip) {
 
 TEST_F(Catalog, GoesOnFromAKnownSlotAndItsHash) {
   FillTo(5);
-  const auto walk = WalkLog(store_, kLineage, Slot(4), {.previous_hash = hashes_[2]});
+  const auto walk = WalkLog(store_, Planned(), Slot(4), {.previous_hash = hashes_[2]});
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
   EXPECT_EQ(walk->entries.size(), 2u);
-  const auto tip = WalkLog(store_, kLineage, Slot(6), {.previous_hash = hashes_[4]});
+  const auto tip = WalkLog(store_, Planned(), Slot(6), {.previous_hash = hashes_[4]});
   ASSERT_TRUE(tip.ok());
   EXPECT_EQ(tip->next, Slot(6));
-  const auto forked = WalkLog(store_, kLineage, Slot(4), {.previous_hash = 1});
+  const auto forked = WalkLog(store_, Planned(), Slot(4), {.previous_hash = 1});
   EXPECT_EQ(forked.status().tag(), Tag::kChainBroken);
   EXPECT_THAT(forked.status().message(), HasSubstr(LogKey(Slot(4))));
 }
 
 TEST_F(Catalog, KeepsBytesWithinItsBudgetOnly) {
   FillTo(3);
-  const auto walk = WalkLog(store_, kLineage, Slot(1), {.keep_bytes_max = sizes_[0] + sizes_[1]});
+  const auto walk = WalkLog(store_, Planned(), Slot(1), {.keep_bytes_max = sizes_[0] + sizes_[1]});
   ASSERT_TRUE(walk.ok());
   EXPECT_FALSE(walk->entries[0].bytes.empty());
   EXPECT_FALSE(walk->entries[1].bytes.empty());
   EXPECT_TRUE(walk->entries[2].bytes.empty());
   EXPECT_EQ(walk->entries[2].size, sizes_[2]);
-  const auto none = WalkLog(store_, kLineage, Slot(1), {.keep_bytes_max = 0});
+  const auto none = WalkLog(store_, Planned(), Slot(1), {.keep_bytes_max = 0});
   ASSERT_TRUE(none.ok());
   EXPECT_TRUE(none->entries[0].bytes.empty());
 }
@@ -128,11 +134,11 @@ TEST_F(Catalog, A404BelowTheFloorIsNotTheTip) {
     }
     return Fault::kNone;
   });
-  const auto walk = WalkLog(store_, kLineage, Slot(1));
+  const auto walk = WalkLog(store_, Planned(), Slot(1));
   ASSERT_FALSE(walk.ok()) << "answered with slots 1 and 2 as if they were all";
   EXPECT_EQ(walk.status().tag(), Tag::kNotFound);
   store_.OnCall(nullptr);
-  EXPECT_TRUE(WalkLog(store_, kLineage, Slot(5)).ok());
+  EXPECT_TRUE(WalkLog(store_, Planned(), Slot(5)).ok());
 }
 
 // The same with the retirement between the 404 and the manifest's answer: a manifest read before
@@ -148,17 +154,17 @@ TEST_F(Catalog, ReadsTheManifestAfterThe404) {
     }
     return Fault::kNone;
   });
-  EXPECT_EQ(WalkLog(store_, kLineage, Slot(1)).status().tag(), Tag::kNotFound);
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kNotFound);
 }
 
 TEST_F(Catalog, SlotsBelowTheFloorThatAreStillThereAreRead) {
   FillTo(5);
   SetFloor(Slot(4));
-  const auto walk = WalkLog(store_, kLineage, Slot(2));
+  const auto walk = WalkLog(store_, Planned(), Slot(2));
   ASSERT_TRUE(walk.ok());
   EXPECT_EQ(walk->entries.size(), 4u);
   SetFloor(Slot(6));
-  EXPECT_TRUE(WalkLog(store_, kLineage, Slot(6)).ok()) << "floor == the missing slot: the tip";
+  EXPECT_TRUE(WalkLog(store_, Planned(), Slot(6)).ok()) << "floor == the missing slot: the tip";
 }
 
 TEST_F(Catalog, EveryDamagedObjectBreaksTheChainByName) {
@@ -184,7 +190,7 @@ TEST_F(Catalog, EveryDamagedObjectBreaksTheChainByName) {
     c.damage(bad);
     ASSERT_TRUE(
         memory_.Put(LogKey(Slot(3)), EncodeObject(bad, ""), PutCondition::Overwrite()).ok());
-    const auto walk = WalkLog(store_, kLineage, Slot(1));
+    const auto walk = WalkLog(store_, Planned(), Slot(1));
     EXPECT_EQ(walk.status().tag(), Tag::kChainBroken) << c.name;
     EXPECT_THAT(walk.status().message(), HasSubstr(c.name));
     EXPECT_THAT(walk.status().message(), HasSubstr(LogKey(Slot(3))));
@@ -192,33 +198,33 @@ TEST_F(Catalog, EveryDamagedObjectBreaksTheChainByName) {
   const std::string whole = EncodeObject(good, "");
   for (size_t cut = 0; cut < whole.size(); cut += 7) {
     ASSERT_TRUE(memory_.Put(LogKey(Slot(3)), whole.substr(0, cut), PutCondition::Overwrite()).ok());
-    EXPECT_EQ(WalkLog(store_, kLineage, Slot(1)).status().tag(), Tag::kChainBroken) << cut;
+    EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kChainBroken) << cut;
   }
   ASSERT_TRUE(memory_.Put(LogKey(Slot(3)), whole, PutCondition::Overwrite()).ok());
-  EXPECT_TRUE(WalkLog(store_, kLineage, Slot(1)).ok());
+  EXPECT_TRUE(WalkLog(store_, Planned(), Slot(1)).ok());
 }
 
 TEST_F(Catalog, SlotOneFollowsNothing) {
   Append(HeaderOf(Slot(1), 5));
-  EXPECT_EQ(WalkLog(store_, kLineage, Slot(1)).status().tag(), Tag::kChainBroken);
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kChainBroken);
 }
 
 TEST_F(Catalog, AStoreThatWasReplacedIsNotTheTip) {
   FillTo(2);
-  EXPECT_EQ(WalkLog(store_, Lineage(1), Slot(3)).status().tag(), Tag::kChainBroken);
+  EXPECT_EQ(WalkLog(store_, Planned(Lineage(1)), Slot(3)).status().tag(), Tag::kChainBroken);
   ASSERT_TRUE(memory_.Delete(kManifestKey).ok());
-  EXPECT_EQ(WalkLog(store_, kLineage, Slot(1)).status().tag(), Tag::kNotFound);
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kNotFound);
 }
 
 TEST_F(Catalog, AnyOtherErrorIsNeverTakenForTheTip) {
   FillTo(3);
   for (uint64_t n = 1; n <= 5; ++n) {
     store_.Inject(FaultStore::kGet, n, n % 2 == 0 ? Fault::kFail : Fault::kDeny);
-    const auto walk = WalkLog(store_, kLineage, Slot(1));
+    const auto walk = WalkLog(store_, Planned(), Slot(1));
     ASSERT_FALSE(walk.ok()) << n;
     EXPECT_EQ(walk.status().tag(), n % 2 == 0 ? Tag::kStoreUnreachable : Tag::kStoreDenied);
   }
-  EXPECT_TRUE(WalkLog(store_, kLineage, Slot(1)).ok());
+  EXPECT_TRUE(WalkLog(store_, Planned(), Slot(1)).ok());
 }
 
 TEST_F(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {

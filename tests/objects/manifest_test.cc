@@ -33,12 +33,14 @@ Manifest Full() {
   m.session = Session(UINT64_MAX);
   m.owner = "host \"a\" \xc3\xbc (pid 7)";
   m.floor = Slot(100);
+  m.horizon = Slot(7);
   m.past_epochs = {{Epoch(1), Txid(10), 11, Slot(12), ""}, {Epoch(2), Txid(10), 11, Slot(15), ""}};
   SnapshotRecord snapshot;
   snapshot.key = SnapshotKey(Txid(20), Txid(25), Epoch(3), 9);
   snapshot.txid = Txid(20);
   snapshot.usable_from = Txid(25);
   snapshot.first_slot = Slot(101);
+  snapshot.end_slot = Slot(105);
   snapshot.epoch = Epoch(3);
   snapshot.history_hash = 1ull << 63;
   snapshot.usable_history_hash = (1ull << 53) + 1;
@@ -48,8 +50,9 @@ Manifest Full() {
   snapshot.database_bytes = 2;
   m.snapshots = {snapshot, snapshot};
   m.segments = {{SegmentKey(1, Slot(1), Slot(99), Epoch(3), 1), 1, Slot(1), Slot(99), Txid(1),
-                 Txid(19), 12345, ""}};
-  m.tombstones = {{LogKey(Slot(5)), 1'600'000'000'000, ""}};
+                 Txid(19), 1ull << 63, 12345, ""}};
+  m.tombstones = {{LogKey(Slot(5)), Slot(0), 1'600'000'000'000, ""},
+                  {LogKey(Slot(7)), Slot(99), 1'600'000'000'000, ""}};
   return m;
 }
 
@@ -72,12 +75,13 @@ TEST(Manifest, IsWhatTheFormatSays) {
   m.lineage = Lineage(1);
   m.session = Session(2);
   m.owner = "pod-0";
-  m.tombstones = {{"log/0000000000000001", 16, ""}};
+  m.tombstones = {{"log/0000000000000001", Slot(0), 16, ""}};
   EXPECT_EQ(m.Encode(), R"({
- "checksum": "fb01704c4079abf7",
+ "checksum": "e69ec0dd03af7f18",
  "epoch": 1,
  "floor": "0000000000000001",
  "format": 1,
+ "horizon": "0000000000000001",
  "lineage": "0000000000000001",
  "min_reader": 1,
  "nonce": "00000000000000ab",
@@ -90,6 +94,7 @@ TEST(Manifest, IsWhatTheFormatSays) {
  "tombstones": [
   {
    "key": "log/0000000000000001",
+   "last_slot": "0000000000000000",
    "since_ms": "0000000000000010"
   }
  ]
@@ -398,7 +403,7 @@ Status AddTombstoneOnce(Manifest& m, const std::string& key) {
   for (const Tombstone& t : m.tombstones) {
     if (t.key == key) return Status::Ok();
   }
-  m.tombstones.push_back({key, 0, ""});
+  m.tombstones.push_back({key, Slot(0), 0, ""});
   return Status::Ok();
 }
 

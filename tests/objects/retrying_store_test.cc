@@ -244,7 +244,7 @@ TEST_F(Retrying, TheManifestSettlesThroughIt) {
       for (const Tombstone& t : m.tombstones) {
         if (t.key == key) return Status::Ok();
       }
-      m.tombstones.push_back({key, i, ""});
+      m.tombstones.push_back({key, Slot(0), i, ""});
       return Status::Ok();
     });
     ASSERT_TRUE(updated.ok()) << updated.status().ToString();

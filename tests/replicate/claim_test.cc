@@ -52,7 +52,9 @@ class ClaimTest : public ::testing::Test {
     return Status::Ok();
   }
   LogWalk Walk(ObjectStore& store) {
-    auto walk = WalkLog(store, kLineage, Slot(1));
+    Manifest planned;
+    planned.lineage = kLineage;
+    auto walk = WalkLog(store, planned, Slot(1));
     EXPECT_TRUE(walk.ok()) << walk.status().ToString();
     return walk.ok() ? *std::move(walk) : LogWalk();
   }
@@ -332,7 +334,7 @@ TEST_F(ClaimTest, ASlotRetiredMeanwhileIsNotTakenForTheEnd) {
       armed = false;
       for (uint64_t s = 1; s <= 4; ++s) EXPECT_TRUE(memory_.Delete(LogKey(Slot(s))).ok());
       EXPECT_TRUE(UpdateManifest(memory_, random_, [](Manifest& m) {
-                    m.floor = Slot(5);
+                    m.horizon = m.floor = Slot(5);
                     return Status::Ok();
                   }).ok());
     }

@@ -63,7 +63,7 @@ struct World {
   void ExpectDenseLog(const std::string& when = "") {
     auto manifest = ReadManifest(memory);
     ASSERT_TRUE(manifest.ok());
-    auto walk = WalkLog(memory, manifest->manifest.lineage, Slot(1));
+    auto walk = WalkLog(memory, manifest->manifest, Slot(1));
     ASSERT_TRUE(walk.ok()) << when << " " << walk.status().ToString();
     EXPECT_EQ(walk->entries.size(), Must(memory.List(kLogPrefix, "", 100'000)).size()) << when;
   }

@@ -45,7 +45,7 @@ class ShipperTest : public ::testing::Test {
   int64_t Step() { return shipper().Step(clock_.MonotonicMs()); }
   std::string At(Slot slot) { return Must(memory_.Get(LogKey(slot))).bytes; }
   Slot NextSlot() {
-    return Must(WalkLog(memory_, Must(ReadManifest(memory_)).manifest.lineage, Slot(1))).next;
+    return Must(WalkLog(memory_, Must(ReadManifest(memory_)).manifest, Slot(1))).next;
   }
   void ExpectLatest() {
     auto content = RestoredContent(memory_, dir_.path(), "");

@@ -118,6 +118,8 @@ class Sketch {
                                   .txid = Txid(tip_),
                                   .usable_from = Txid(e),
                                   .first_slot = Slot(entries_.size() + 1),
+                                  // As if other transactions had shared the object of E.
+                                  .end_slot = Slot(entries_.size() + 1 + (e > tip_ ? 9 : 0)),
                                   .epoch = Epoch(epoch_),
                                   .history_hash = Hash(epoch_, tip_),
                                   .usable_history_hash = Hash(epoch_, e),
@@ -138,9 +140,11 @@ class Sketch {
     if (!snapshots.ok()) return snapshots.status();
     for (const SnapshotRecord& s : *snapshots) {
       WalkedLog log;
-      if (NeedsLog(manifest, s, target)) {
-        const size_t from = std::min<size_t>(s.first_slot.value - 1, entries_.size());
-        log.entries = std::span(entries_).subspan(from);
+      if (const auto range = NeededLog(manifest, s, target)) {
+        const size_t from = std::min<size_t>(range->first.value - 1, entries_.size());
+        const size_t to =
+            std::min(range->until.value_or(Slot(UINT64_MAX)).value - 1, uint64_t{entries_.size()});
+        log.entries = std::span(entries_).subspan(from, std::max(from, to) - from);
       }
       log.transactions = [this](const LogEntry& e) -> Result<std::vector<Transaction>> {
         opened++;
@@ -291,7 +295,7 @@ TEST(RestorePlan, ALabelIsItsSnapshotAndNeedsNoLog) {
   ExpectFails(s.Plan(AtLabel("third")), Tag::kNoSuchPoint, "there are \"first\", \"second\"");
   s.Snapshot(10, "first");
   EXPECT_PLAN(s.Plan(AtLabel("first")), "3", 10, IsEmpty());
-  EXPECT_FALSE(NeedsLog(s.manifest, s.manifest.snapshots[3], AtLabel("first")));
+  EXPECT_FALSE(NeededLog(s.manifest, s.manifest.snapshots[3], AtLabel("first")).has_value());
 }
 
 TEST(RestorePlan, APointPastTheEndNamesTheNewest) {
@@ -515,7 +519,11 @@ TEST(RestorePlan, TheLogIsReadInItsOrder) {
       {"an older epoch", [](Sketch& s) { s.entries()[2].header.epoch = Epoch(0); }},
       {"an epoch without its FENCE", [](Sketch& s) { s.entries()[2].header.epoch = Epoch(2); }},
       {"a snapshot", [](Sketch& s) { s.entries()[2].header.kind = ObjectKind::kSnapshot; }},
-      {"a segment", [](Sketch& s) { s.entries()[2].header.kind = ObjectKind::kSegment; }},
+      {"a segment that begins before the object before it ends",
+       [](Sketch& s) {
+         s.entries()[2].header.kind = ObjectKind::kSegment;
+         s.entries()[2].header.first_txid = Txid(3);
+       }},
       {"a FENCE ahead of the log",
        [](Sketch& s) {
          s.entries()[2].header.kind = ObjectKind::kFence;
@@ -596,7 +604,7 @@ TEST(RestorePlan, APositionProvenByAHealThatALaterEpochEndedIsARestorePoint) {
 
 TEST(RestorePlan, ASnapshotWhoseLogIsRetiredIsAPointByItself) {
   Sketch s = Plain();
-  s.manifest.floor = Slot(5);
+  s.manifest.horizon = s.manifest.floor = Slot(5);
   EXPECT_PLAN(s.Plan(AtTxid(4)), "1", 4, IsEmpty());
   EXPECT_PLAN(s.Plan(AtLabel("first")), "1", 4, IsEmpty());
   EXPECT_PLAN(s.Plan(AtTime(8000)), "1", 4, IsEmpty());
@@ -608,14 +616,17 @@ TEST(RestorePlan, ASnapshotWhoseLogIsRetiredIsAPointByItself) {
 
 TEST(RestorePlan, ASnapshotWithoutItsLogIsNeverTheLatest) {
   Sketch s = Plain();
-  s.manifest.floor = Slot(6);
+  s.manifest.horizon = s.manifest.floor = Slot(6);
   ExpectFails(s.Plan(Latest()), Tag::kNoBackup, "txid 9 ");
 }
 
-TEST(RestorePlan, ASnapshotUsableLaterIsNothingWithoutItsLog) {
+// What it needs of the log is kept with it, and says nothing about what came later.
+TEST(RestorePlan, ASnapshotUsableLaterIsItsOwnPointAlone) {
   Sketch s = FirstScan();
-  s.manifest.floor = Slot(5);
-  ExpectFails(s.Plan(AtTxid(5)), Tag::kNoBackup, "gone");
+  s.manifest.horizon = s.manifest.floor = Slot(5);
+  ExpectFails(s.Plan(Latest()), Tag::kNoBackup, "txid 5 ");
+  EXPECT_PLAN(s.Plan(AtTxid(5)), "0", 5, ElementsAre(Step(3, 3, 4), Step(4, 5, 5)));
+  ExpectFails(s.Plan(AtTxid(6)), Tag::kNoSuchPoint, "txid 5 ");
 }
 
 TEST(RestorePlan, AHoleTheManifestRevealsIsNotTheEnd) {

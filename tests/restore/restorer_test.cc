@@ -194,76 +194,7 @@ TEST_P(RestorerOfSeed, BringsBackEveryPointOfATurbulentHistory) {
                           .block_pages_max = static_cast<uint32_t>(1 + dice(12)),
                           .part_bytes = dice(2) == 0 ? UINT64_MAX : 300});
   settings_.keep_bytes_max = dice(2) == 0 ? 0 : 2000;
-  // The first scan, with commits in between, as after replication_start() on a living database.
-  for (uint64_t n = dice(4); n > 0; n--) log.CommitRandom(random);
-  log.BeginScan();
-  for (uint64_t n = dice(5); n > 0; n--) {
-    log.ScanPages(static_cast<uint32_t>(dice(15)));
-    log.CommitRandom(random);
-    if (dice(2) == 0) log.Ship();
-  }
-  log.ScanPages();
-  if (dice(2) == 0) log.CommitRandom(random);
-  log.EndScan();
-
-  const Txid first = log.manifest().snapshots.front().usable_from;
-  bool scanning = false;
-  for (int i = 0; i < 60; i++) {
-    // Nothing goes back beyond the first snapshot, nor beyond what an epoch froze; an undo takes
-    // back nothing a snapshot was made of.
-    Txid rewind_floor = first;
-    if (!log.manifest().past_epochs.empty()) {
-      rewind_floor = std::max(rewind_floor, log.manifest().past_epochs.back().last_txid);
-    }
-    Txid undo_floor = rewind_floor;
-    for (const SnapshotRecord& s : log.manifest().snapshots) {
-      undo_floor = std::max(undo_floor, s.usable_from);
-    }
-    switch (dice(14)) {
-      case 0:
-        log.CutBatch();
-        break;
-      case 1:
-      case 2:
-        log.Ship();
-        break;
-      case 3:
-        log.Void();
-        break;
-      case 4:
-        if (!scanning && log.tip() > undo_floor) {
-          log.Undo(Txid(undo_floor.value + 1 + dice(log.tip().value - undo_floor.value)));
-        }
-        break;
-      case 5:
-        if (!scanning) log.Fence();
-        break;
-      case 6:
-        if (!scanning) {
-          log.Fence(Txid(rewind_floor.value + dice(log.tip().value - rewind_floor.value + 1)));
-        }
-        break;
-      case 7:
-        if (!scanning && !log.heal_open()) log.HealBegin();
-        break;
-      case 8:
-        if (log.heal_open()) log.HealEnd();
-        break;
-      case 9:
-        if (scanning) {
-          log.ScanPages();
-          log.EndScan();
-        } else if (!log.heal_open()) {
-          log.BeginScan();
-        }
-        scanning = !scanning && !log.heal_open();
-        break;
-      default:
-        if (scanning) log.ScanPages(static_cast<uint32_t>(dice(10)));
-        log.CommitRandom(random);
-    }
-  }
-  log.Ship();
+  MakeTurbulent(log, random, 60);
   ExpectAllPoints(log);
 }
 
@@ -375,6 +306,7 @@ TEST_F(RestorerTest, TheLockPageStaysAHole) {
                                 .txid = Txid(3),
                                 .usable_from = Txid(3),
                                 .first_slot = Slot(4),
+                                .end_slot = Slot(4),
                                 .epoch = Epoch(1),
                                 .history_hash = 42,
                                 .usable_history_hash = 42});
@@ -479,7 +411,7 @@ TEST_F(DamagedStore, EveryMissingObjectIsNoticedAndNamed) {
   SnapshotRecord next = log_.manifest().snapshots[0];
   next.key += "x";
   next.txid = next.usable_from = log_.tip();
-  next.first_slot = log_.next_slot();
+  next.first_slot = next.end_slot = log_.next_slot();
   log_.manifest().snapshots.push_back(next);
   log_.SaveManifest();
   const auto target = AtTxid(log_.tip().value - 1);  // what the heal proved
@@ -643,7 +575,7 @@ TEST_F(RestorerTest, PlansAnewWhenItsLogIsRetiredUnderIt) {
     hooked.before = [&](std::string_view) {
       if (++gets != n) return Status::Ok();
       log.manifest().snapshots.clear();
-      log.manifest().floor = log.next_slot();
+      log.manifest().horizon = log.manifest().floor = log.next_slot();
       log.Snapshot();
       for (const std::string& key : old) EXPECT_TRUE(memory.Delete(key).ok());
       return Status::Ok();

@@ -18,6 +18,80 @@ std::string_view PageOf(std::string_view file, uint32_t page_size, uint32_t pgno
 
 }  // namespace
 
+void MakeTurbulent(LogFixture& log, std::mt19937_64& random, int steps) {
+  const auto dice = [&](uint64_t n) { return random() % n; };
+  // The first scan, with commits in between, as after replication_start() on a living database.
+  for (uint64_t n = dice(4); n > 0; n--) log.CommitRandom(random);
+  log.BeginScan();
+  for (uint64_t n = dice(5); n > 0; n--) {
+    log.ScanPages(static_cast<uint32_t>(dice(15)));
+    log.CommitRandom(random);
+    if (dice(2) == 0) log.Ship();
+  }
+  log.ScanPages();
+  if (dice(2) == 0) log.CommitRandom(random);
+  log.EndScan();
+
+  const Txid first = log.manifest().snapshots.front().usable_from;
+  bool scanning = false;
+  for (int i = 0; i < steps; i++) {
+    // Nothing goes back beyond the first snapshot, nor beyond what an epoch froze; an undo takes
+    // back nothing a snapshot was made of.
+    Txid rewind_floor = first;
+    if (!log.manifest().past_epochs.empty()) {
+      rewind_floor = std::max(rewind_floor, log.manifest().past_epochs.back().last_txid);
+    }
+    Txid undo_floor = rewind_floor;
+    for (const SnapshotRecord& s : log.manifest().snapshots) {
+      undo_floor = std::max(undo_floor, s.usable_from);
+    }
+    switch (dice(14)) {
+      case 0:
+        log.CutBatch();
+        break;
+      case 1:
+      case 2:
+        log.Ship();
+        break;
+      case 3:
+        log.Void();
+        break;
+      case 4:
+        if (!scanning && log.tip() > undo_floor) {
+          log.Undo(Txid(undo_floor.value + 1 + dice(log.tip().value - undo_floor.value)));
+        }
+        break;
+      case 5:
+        if (!scanning) log.Fence();
+        break;
+      case 6:
+        if (!scanning) {
+          log.Fence(Txid(rewind_floor.value + dice(log.tip().value - rewind_floor.value + 1)));
+        }
+        break;
+      case 7:
+        if (!scanning && !log.heal_open()) log.HealBegin();
+        break;
+      case 8:
+        if (log.heal_open()) log.HealEnd();
+        break;
+      case 9:
+        if (scanning) {
+          log.ScanPages();
+          log.EndScan();
+        } else if (!log.heal_open()) {
+          log.BeginScan();
+        }
+        scanning = !scanning && !log.heal_open();
+        break;
+      default:
+        if (scanning) log.ScanPages(static_cast<uint32_t>(dice(10)));
+        log.CommitRandom(random);
+    }
+  }
+  log.Ship();
+}
+
 uint64_t RollingChecksum(std::string_view file, uint32_t page_size) {
   uint64_t sum = 0;
   for (uint32_t pgno = 1; pgno <= file.size() / page_size; pgno++) {
@@ -332,6 +406,7 @@ std::string LogFixture::EndScan(const std::string& label) {
                                  .txid = Txid(scan_->as_of),
                                  .usable_from = Txid(tip_),
                                  .first_slot = scan_->first_slot,
+                                 .end_slot = scan_->as_of == tip_ ? scan_->first_slot : next_slot(),
                                  .epoch = Epoch(epoch_),
                                  .history_hash = as_of.history_hash,
                                  .usable_history_hash = end.history_hash,

@@ -123,6 +123,10 @@ class LogFixture {
   std::unique_ptr<Scan> scan_;
 };
 
+// Everything that can happen to a log, in random order: a first scan on a living database, then
+// `steps` more steps, shipped. REQUIRES: nothing was committed to `log` yet.
+void MakeTurbulent(LogFixture& log, std::mt19937_64& random, int steps);
+
 // The rolling checksum of a database file.
 uint64_t RollingChecksum(std::string_view file, uint32_t page_size);
 

@@ -1,6 +1,7 @@
 #include "tests/support/temp_dir.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -8,9 +9,12 @@
 
 namespace guildlite {
 
-TempDir::TempDir() {
+TempDir::TempDir(Where where) {
   std::error_code error;
-  path_ = (std::filesystem::temp_directory_path(error) / "guildlite-test-XXXXXX").string();
+  const bool memory = where == Where::kMemory && ::access("/dev/shm", W_OK) == 0;
+  const auto parent =
+      memory ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path(error);
+  path_ = (parent / "guildlite-test-XXXXXX").string();
   if (!::mkdtemp(path_.data())) {
     std::perror(path_.c_str());
     std::abort();

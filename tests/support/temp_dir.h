@@ -7,7 +7,9 @@ namespace guildlite {
 
 class TempDir {
  public:
-  TempDir();
+  enum class Where { kDisk, kMemory };
+  // kMemory, if there is such a place: for tests that make thousands of files durable.
+  explicit TempDir(Where where = Where::kDisk);
   ~TempDir();
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;

@@ -1,10 +1,11 @@
 // What exists in the log: slots are dense, so reading on from a known slot until the next one is
-// missing finds the tip without a LIST.
+// missing finds the tip without a LIST. Below the manifest's floor the log is read from segments,
+// where there are some; at and above it from its own objects.
 //
 //   1. A 404 is the tip only if a manifest read begun after it shows floor <= that slot (hazard H2:
 //      otherwise the slot may have been deleted under us and the answer would be old data,
 //      verified).
-//   2. Every object is whole, of this lineage, in its own slot, names its predecessor by hash, and
+//   2. Every object is whole, of this lineage, in its own place, names its predecessor by hash, and
 //      is of no older epoch than it. What is not is CHAIN_BROKEN and names the key.
 #pragma once
 
@@ -19,36 +20,45 @@
 
 namespace guildlite {
 
+// A log object, or the segment that took the place of several.
 struct LogEntry {
-  ObjectHeader header;
-  uint64_t object_hash = 0;  // of the whole object; what slot+1 names as previous_hash
+  std::string key;
+  ObjectHeader header;       // slots header.slot .. header.last_slot
+  uint64_t object_hash = 0;  // of the whole object
+  uint64_t follow_hash = 0;  // what slot last_slot+1 names as previous_hash
   uint64_t size = 0;
   std::string bytes;  // the whole object, if kept (small, and within the walk's budget)
 };
 
 struct LogWalk {
-  std::vector<LogEntry> entries;  // entries[i].header.slot == from + i
-  Slot next;                      // the first missing slot: the tip is next-1
-  ManifestAt manifest;            // as read after the 404
+  // Dense: the first covers `from` (a segment may begin before it), each follows the one before.
+  std::vector<LogEntry> entries;
+  Slot next;            // the first missing slot: the tip is next-1. With `until`: that
+  ManifestAt manifest;  // as read after the 404; with `until` reached: empty
 };
 
 struct WalkSettings {
-  // object_hash of slot from-1, if known: then `from` is checked against it too.
+  // What slot `from` names as its predecessor, if known: then it is checked too.
   std::optional<uint64_t> previous_hash;
   // Objects are kept in LogEntry::bytes as long as all kept ones fit; the first that does not, and
   // every later one, is read again by whoever wants it.
   uint64_t keep_bytes_max = 64 << 20;
+  // Stop before this slot.
+  std::optional<Slot> until;
 };
 
-// Follows the log from `from` (>= 1) to its tip: one GET per slot, the 404, one GET of the
-// manifest. kNotFound: the slots asked for were retired meanwhile (or the manifest is gone): read
-// the manifest and plan again. A `from` below the floor is no error as long as its slots are still
-// there.
-Result<LogWalk> WalkLog(ObjectStore& store, Lineage lineage, Slot from,
+// Follows the log of `manifest` (read before) from `from` (>= 1) to its tip: one GET per object,
+// the 404, one GET of the manifest. kNotFound: what was asked for was joined or retired meanwhile
+// (or the manifest is gone): read the manifest and plan again. CHAIN_BROKEN: a slot below the floor
+// is missing and the manifest does not say why.
+Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& manifest, Slot from,
                         const WalkSettings& settings = {});
 
 // The header of an object, without the rest: one ranged GET, or a second where a long list of parts
 // makes the header longer than kHeaderReadBytes. Of a kData object see ObjectHeader::state_inside.
 Result<ObjectHeader> ReadHeader(ObjectStore& store, const std::string& key);
+
+// Whether the log is to be found elsewhere than `planned` said.
+bool LogMoved(const Manifest& planned, const Manifest& now);
 
 }  // namespace guildlite

@@ -112,6 +112,7 @@ json ToJson(const SnapshotRecord& snapshot) {
   json out = KnownAndUnknown(snapshot.unknown_json);
   out["bytes"] = Hex16(snapshot.bytes);
   out["database_bytes"] = Hex16(snapshot.database_bytes);
+  out["end_slot"] = Hex16(snapshot.end_slot.value);
   out["epoch"] = snapshot.epoch.value;
   out["first_slot"] = Hex16(snapshot.first_slot.value);
   out["history_hash"] = Hex16(snapshot.history_hash);
@@ -130,6 +131,7 @@ json ToJson(const SegmentRecord& segment) {
   out["first_slot"] = Hex16(segment.first_slot.value);
   out["first_txid"] = Hex16(segment.first_txid.value);
   out["key"] = segment.key;
+  out["last_object_hash"] = Hex16(segment.last_object_hash);
   out["last_slot"] = Hex16(segment.last_slot.value);
   out["last_txid"] = Hex16(segment.last_txid.value);
   out["level"] = segment.level;
@@ -139,6 +141,7 @@ json ToJson(const SegmentRecord& segment) {
 json ToJson(const Tombstone& tombstone) {
   json out = KnownAndUnknown(tombstone.unknown_json);
   out["key"] = tombstone.key;
+  out["last_slot"] = Hex16(tombstone.last_slot.value);
   out["since_ms"] = Hex16(static_cast<uint64_t>(tombstone.since_ms));
   return out;
 }
@@ -256,6 +259,7 @@ SnapshotRecord ReadSnapshot(Members& members) {
   SnapshotRecord snapshot;
   snapshot.bytes = members.Hex("bytes");
   snapshot.database_bytes = members.Hex("database_bytes");
+  snapshot.end_slot = Slot(members.Hex("end_slot"));
   snapshot.epoch = Epoch(members.Number("epoch"));
   snapshot.first_slot = Slot(members.Hex("first_slot"));
   snapshot.history_hash = members.Hex("history_hash");
@@ -275,6 +279,7 @@ SegmentRecord ReadSegment(Members& members) {
   segment.first_slot = Slot(members.Hex("first_slot"));
   segment.first_txid = Txid(members.Hex("first_txid"));
   segment.key = members.Text("key");
+  segment.last_object_hash = members.Hex("last_object_hash");
   segment.last_slot = Slot(members.Hex("last_slot"));
   segment.last_txid = Txid(members.Hex("last_txid"));
   segment.level = members.Number("level");
@@ -285,6 +290,7 @@ SegmentRecord ReadSegment(Members& members) {
 Tombstone ReadTombstone(Members& members) {
   Tombstone tombstone;
   tombstone.key = members.Text("key");
+  tombstone.last_slot = Slot(members.Hex("last_slot"));
   tombstone.since_ms = members.Time("since_ms");
   tombstone.unknown_json = members.Unknown();
   return tombstone;
@@ -307,8 +313,8 @@ Status CheckSuccessor(const Manifest& from, const Manifest& to) {
   if (to.lineage != from.lineage) {
     return Status(Tag::kBadArgument, "manifest: its lineage cannot change");
   }
-  if (to.epoch < from.epoch || to.floor < from.floor) {
-    return Status(Tag::kBadArgument, "manifest: epoch and floor cannot go back");
+  if (to.epoch < from.epoch || to.floor < from.floor || to.horizon < from.horizon) {
+    return Status(Tag::kBadArgument, "manifest: epoch, floor and horizon cannot go back");
   }
   return Status::Ok();
 }
@@ -331,6 +337,7 @@ Status Manifest::Validate() const {
   if (rev < 1) return Broken("rev is 0");
   if (epoch.value < 1) return Broken("epoch is 0");
   if (floor.value < 1) return Broken("floor is 0");
+  if (horizon.value < 1 || horizon > floor) return Broken("horizon is not in 1..floor");
   if (!IsText(owner)) return Broken("owner is no UTF-8 text of a few bytes");
   if (!IsUnknown(unknown_json)) return Broken("unknown_json is not an object");
 
@@ -349,6 +356,7 @@ Status Manifest::Validate() const {
     if (!IsValidKey(snapshot.key)) return Broken("a snapshot's key is malformed");
     if (snapshot.txid > snapshot.usable_from) return Broken("a snapshot's txid > usable_from");
     if (snapshot.first_slot.value < 1) return Broken("a snapshot's first_slot is 0");
+    if (snapshot.end_slot < snapshot.first_slot) return Broken("a snapshot's end_slot");
     if (snapshot.epoch.value < 1 || snapshot.epoch > epoch) return Broken("a snapshot's epoch");
     if (snapshot.time_ms < 0) return Broken("a snapshot's time_ms is negative");
     if (!IsText(snapshot.label))
@@ -358,16 +366,26 @@ Status Manifest::Validate() const {
     }
     if (!IsUnknown(snapshot.unknown_json)) return Broken("unknown_json is not an object");
   }
+  Slot covered;
   for (const SegmentRecord& segment : segments) {
     if (!IsValidKey(segment.key)) return Broken("a segment's key is malformed");
     if (segment.first_slot.value < 1 || segment.first_slot > segment.last_slot ||
         segment.first_txid > segment.last_txid) {
       return Broken("a segment's ranges");
     }
+    if (segment.first_slot <= covered) return Broken("segments are not ascending");
+    covered = segment.last_slot;
     if (!IsUnknown(segment.unknown_json)) return Broken("unknown_json is not an object");
   }
+  if (covered >= floor) return Broken("a segment reaches above the floor");
   for (const Tombstone& tombstone : tombstones) {
     if (!IsValidKey(tombstone.key)) return Broken("a tombstone's key is malformed");
+    if (tombstone.last_slot.value != 0) {
+      const auto first = ParseLogKey(tombstone.key);
+      if (!first || *first > tombstone.last_slot || tombstone.last_slot >= floor) {
+        return Broken("a tombstone's last_slot");
+      }
+    }
     if (tombstone.since_ms < 0) return Broken("a tombstone's since_ms is negative");
     if (!IsUnknown(tombstone.unknown_json)) return Broken("unknown_json is not an object");
   }
@@ -380,6 +398,7 @@ std::string Manifest::Encode() const {
   out["epoch"] = epoch.value;
   out["floor"] = Hex16(floor.value);
   out["format"] = format;
+  out["horizon"] = Hex16(horizon.value);
   out["lineage"] = Hex16(lineage.value);
   out["min_reader"] = min_reader;
   out["nonce"] = Hex16(nonce);
@@ -429,6 +448,7 @@ Result<Manifest> Manifest::Decode(std::string_view text, std::string_view name) 
   }
   manifest.epoch = Epoch(members.Number("epoch"));
   manifest.floor = Slot(members.Hex("floor"));
+  manifest.horizon = Slot(members.Hex("horizon"));
   manifest.lineage = Lineage(members.Hex("lineage"));
   manifest.nonce = members.Hex("nonce");
   manifest.owner = members.Text("owner");

@@ -4,12 +4,18 @@
 //   1. rev grows by one with every swap and nonce is fresh random: no two bodies are ever equal, or
 //      a stale swap could be revived by an equal ETag (hazard H3). So there is one body of each rev
 //      for ever, and its nonce tells whose it is.
-//   2. lineage never changes; epoch and floor never go back.
+//   2. lineage never changes; epoch, floor and horizon never go back.
 //   3. past_epochs is ascending, dense from 1 to epoch-1, with non-decreasing txids and fences.
-//   4. A snapshot's txid <= usable_from; snapshots are ascending by usable_from; first_slot >= 1.
+//   4. A snapshot's txid <= usable_from; snapshots are ascending by usable_from; first_slot >= 1;
+//      its log, if it needs one, is [first_slot, end_slot). Segments are ascending, do not overlap
+//      and lie below the floor. horizon <= floor.
 //   5. Unknown fields of the same format are kept by readers that rewrite it, those inside of
 //      records too: none are dropped.
-//   6. Its second line holds the Hash64 of all that follows it, in every format: one wrong digit of
+//   6. Where a slot is: at or above the floor in its own log object, and a missing one is the tip;
+//      below it in the segment that covers it, else in its own object, unless it is below the
+//      horizon too: there only FENCEs are sure, and what a kept snapshot needs to be restored as of
+//      its own point.
+//   7. Its second line holds the Hash64 of all that follows it, in every format: one wrong digit of
 //      a slot would otherwise make a restore end early, and be believed.
 //
 // Written as JSON, keys sorted, 64-bit numbers as fixed-width hex strings (JSON numbers lose bits).
@@ -44,6 +50,7 @@ struct SnapshotRecord {
   Txid txid;         // S: pages as of
   Txid usable_from;  // E: first restore point
   Slot first_slot;   // the slot that holds txid S+1 (or will)
+  Slot end_slot;     // E is in a slot below it; equal to first_slot when S == E
   Epoch epoch;
   uint64_t history_hash = 0;         // at S: what DecodeBody of first_slot starts from
   uint64_t usable_history_hash = 0;  // at E: for its position
@@ -71,13 +78,17 @@ struct SegmentRecord {
   Slot last_slot;
   Txid first_txid;
   Txid last_txid;
+  uint64_t last_object_hash = 0;  // of the log object in last_slot: what the slot after it names
   uint64_t bytes = 0;
   std::string unknown_json;
   bool operator==(const SegmentRecord&) const = default;
 };
 
+// No longer referenced, to be deleted after a grace time; with what it names as parts.
 struct Tombstone {
   std::string key;
+  Slot last_slot;  // 0: that object alone; else key is a log object's and all up to this slot go,
+                   // none of which is a FENCE or has parts
   int64_t since_ms = 0;
   std::string unknown_json;
   bool operator==(const Tombstone&) const = default;
@@ -93,6 +104,7 @@ struct Manifest {
   Session session;    // owns the epoch
   std::string owner;  // host name and pid, for people
   Slot floor{1};
+  Slot horizon{1};
   std::vector<PastEpoch> past_epochs;
   std::vector<SnapshotRecord> snapshots;
   std::vector<SegmentRecord> segments;
@@ -106,7 +118,7 @@ struct Manifest {
   static Result<Manifest> Decode(std::string_view json, std::string_view name);
 };
 
-// Invariant 6 given to the text of a JSON object without `checksum`; "" where it is no object.
+// Invariant 7 given to the text of a JSON object without `checksum`; "" where it is no object.
 std::string SealManifest(std::string_view object);
 
 struct ManifestAt {

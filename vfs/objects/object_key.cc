@@ -1,6 +1,7 @@
 #include "vfs/objects/object_key.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace guildlite {
 namespace {
@@ -25,6 +26,15 @@ class KeyReader {
   }
   uint64_t Hex16() { return Number(16); }
   uint32_t Hex8() { return static_cast<uint32_t>(Number(8)); }
+  // As std::to_string writes it.
+  uint32_t Decimal() {
+    const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), decimal_);
+    const auto digits = static_cast<size_t>(end - rest_.data());
+    ok_ = ok_ && error == std::errc() && (digits == 1 || rest_[0] != '0');
+    if (!ok_) return 0;
+    rest_.remove_prefix(digits);
+    return decimal_;
+  }
   bool AtEnd() const { return ok_ && rest_.empty(); }
 
  private:
@@ -47,6 +57,7 @@ class KeyReader {
   }
 
   std::string_view rest_;
+  uint32_t decimal_ = 0;
   bool ok_ = true;
 };
 
@@ -101,6 +112,18 @@ std::optional<PartName> ParsePartKey(std::string_view key) {
 std::string SegmentKey(uint32_t level, Slot first, Slot last, Epoch epoch, uint64_t random) {
   return std::string(kSegmentPrefix) + std::to_string(level) + "/" + Hex16(first.value) + "-" +
          Hex16(last.value) + "-" + Hex8(epoch.value) + "-" + Hex16(random);
+}
+
+std::optional<SegmentName> ParseSegmentKey(std::string_view key) {
+  SegmentName name;
+  KeyReader reader(key);
+  name.level = reader.Literal(kSegmentPrefix).Decimal();
+  name.first = Slot(reader.Literal("/").Hex16());
+  name.last = Slot(reader.Literal("-").Hex16());
+  name.epoch = Epoch(reader.Literal("-").Hex8());
+  name.random = reader.Literal("-").Hex16();
+  if (!reader.AtEnd()) return std::nullopt;
+  return name;
 }
 
 std::string OrphanKey(Epoch epoch, Slot slot) {

@@ -53,6 +53,15 @@ struct PartName {
 std::optional<PartName> ParsePartKey(std::string_view key);
 
 std::string SegmentKey(uint32_t level, Slot first, Slot last, Epoch epoch, uint64_t random);
+struct SegmentName {
+  uint32_t level = 0;
+  Slot first;
+  Slot last;
+  Epoch epoch;
+  uint64_t random = 0;
+  bool operator==(const SegmentName&) const = default;
+};
+std::optional<SegmentName> ParseSegmentKey(std::string_view key);
 std::string OrphanKey(Epoch epoch, Slot slot);
 
 // Whether every store accepts it as a key (object_store.h). S3 allows 1024 bytes with the url's

@@ -39,9 +39,10 @@ Status Fenced(const Manifest& m) {
 void Follow(const LogWalk& walk, StoreView* view) {
   for (const LogEntry& entry : walk.entries) {
     const ObjectHeader& h = entry.header;
-    view->previous_hash = entry.object_hash;
+    view->previous_hash = entry.follow_hash;
     switch (h.kind) {
       case ObjectKind::kData:
+      case ObjectKind::kSegment:
         view->tip = StateOf(h);
         break;
       case ObjectKind::kFence:
@@ -62,7 +63,6 @@ void Follow(const LogWalk& walk, StoreView* view) {
         break;
       case ObjectKind::kVoid:
       case ObjectKind::kSnapshot:
-      case ObjectKind::kSegment:
         break;
     }
   }
@@ -77,7 +77,7 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   if (!manifest.ok()) return manifest.status();
   const Manifest& m = manifest->manifest;
   StoreView view;
-  Slot from = m.floor;
+  Slot from = m.horizon;
   WalkSettings settings;
   settings.keep_bytes_max = 0;
   const SnapshotRecord* newest = m.snapshots.empty() ? nullptr : &m.snapshots.back();
@@ -89,9 +89,10 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
     view.tip.history_hash = hint->history_hash;
     view.heal_open = hint->heal_open;
   } else if (newest) {
-    from = Slot(std::max(m.floor.value, newest->first_slot.value - 1));
+    // One more, for the state it went on from when nothing was committed since.
+    from = Slot(std::max(m.horizon.value, newest->first_slot.value - 1));
   }
-  auto walk = WalkLog(store, m.lineage, from, settings);
+  auto walk = WalkLog(store, m, from, settings);
   if (!walk.ok()) return walk.status();
   Follow(*walk, &view);
   // A scan ended at E without a transaction after it: E's checksum is known to its snapshot alone.

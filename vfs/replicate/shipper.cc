@@ -290,6 +290,10 @@ Session Shipper::session() {
   const std::lock_guard lock(mutex_);
   return session_;
 }
+Slot Shipper::next_slot() {
+  const std::lock_guard lock(mutex_);
+  return next_;
+}
 bool Shipper::begun() {
   const std::lock_guard lock(mutex_);
   return begun_;

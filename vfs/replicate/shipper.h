@@ -75,6 +75,7 @@ class Shipper : public Task {
   Epoch epoch();
   Lineage lineage();
   Session session();
+  Slot next_slot();
   bool begun();
   // The slot after the object that ended with `txid`; nullopt when none did (yet).
   std::optional<Slot> SlotAfter(Txid txid);

@@ -277,6 +277,8 @@ Status Snapshotter::Publish(bool* again) {
   record.txid = w.scan.start.txid;
   record.usable_from = w.end.txid;
   record.first_slot = *w.first_slot;
+  // Acknowledged through E: E is below the next slot, whatever else is.
+  record.end_slot = w.scan.start.txid == w.end.txid ? record.first_slot : shipper_.next_slot();
   record.epoch = epoch;
   record.history_hash = w.scan.start.history_hash;
   record.usable_history_hash = w.end.history_hash;

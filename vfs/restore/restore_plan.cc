@@ -69,7 +69,8 @@ struct History {
 
 // A HEAL_END may bring the last differences itself.
 bool HoldsTransactions(const ObjectHeader& h, Txid tip) {
-  return h.kind == ObjectKind::kData || (h.kind == ObjectKind::kHealEnd && h.first_txid > tip);
+  return h.kind == ObjectKind::kData || h.kind == ObjectKind::kSegment ||
+         (h.kind == ObjectKind::kHealEnd && h.first_txid > tip);
 }
 
 class Replay {
@@ -88,6 +89,7 @@ class Replay {
     epoch_ = h.epoch;
     switch (h.kind) {
       case ObjectKind::kData:
+      case ObjectKind::kSegment:
         return AddTransactions(index, h);
       case ObjectKind::kFence:
         return TakeBackAbove(h.slot, h.continues_from);
@@ -110,7 +112,6 @@ class Replay {
         }
         return EndHeal(index, h);
       case ObjectKind::kSnapshot:
-      case ObjectKind::kSegment:
         break;
     }
     return Broken(h.slot, "not an object of the log");
@@ -120,12 +121,16 @@ class Replay {
 
  private:
   Status AddTransactions(size_t index, const ObjectHeader& h) {
-    if (h.first_txid != history_.tip.Next() || h.last_txid < h.first_txid) {
+    // A segment may have been joined over the snapshot's first slot.
+    const bool begins_before = h.kind == ObjectKind::kSegment && index == 0;
+    if ((begins_before ? h.first_txid > history_.tip.Next()
+                       : h.first_txid != history_.tip.Next()) ||
+        h.last_txid < history_.tip.Next()) {
       return Broken(h.slot, "holds txids " + Number(h.first_txid) + " to " + Number(h.last_txid) +
                                 ", expected them to go on from txid " + Number(history_.tip));
     }
     history_.runs.push_back({.entry = index,
-                             .first = h.first_txid,
+                             .first = history_.tip.Next(),
                              .last = h.last_txid,
                              .in_heal = heal_begin_.has_value()});
     history_.tip = h.last_txid;
@@ -331,9 +336,8 @@ class Points {
 // A snapshot that nothing but itself is left of can be used where it is the target.
 bool Alone(const SnapshotRecord& s) { return s.txid == s.usable_from; }
 
-bool HasLog(const Manifest& m, const SnapshotRecord& s) { return s.first_slot >= m.floor; }
-
-bool IsUsable(const Manifest& m, const SnapshotRecord& s) { return HasLog(m, s) || Alone(s); }
+// Whether the log is kept from it to the tip. Without that its own point is all there is.
+bool HasLog(const Manifest& m, const SnapshotRecord& s) { return s.first_slot >= m.horizon; }
 
 // Whether the snapshot by itself is the target, whatever the log says. (Not so for a txid: its
 // number may since have been given to another transaction.)
@@ -359,7 +363,6 @@ std::string NearestSnapshots(const Manifest& m,
   const SnapshotRecord* lower = nullptr;
   const SnapshotRecord* upper = nullptr;
   for (const SnapshotRecord& s : m.snapshots) {
-    if (!IsUsable(m, s)) continue;
     if (below(s)) {
       if (!lower || s.usable_from > lower->usable_from) lower = &s;
     } else {
@@ -394,15 +397,17 @@ class Planner {
   Result<std::optional<RestorePlan>> Plan() {
     if (IsTarget(snapshot_, target_)) return std::optional(PlanFor(OwnPoint(snapshot_)));
     const bool has_log = HasLog(manifest_, snapshot_);
-    const std::span<const LogEntry> entries =
-        has_log ? log_.entries.first(EndOfTargetsHistory()) : log_.entries.first(0);
+    const std::span<const LogEntry> entries = log_.entries.first(EndOfTargetsHistory());
     whole_log_ = has_log && entries.size() == log_.entries.size();
     auto history = ReplayLog(snapshot_, entries);
     if (!history.ok()) return history.status();
     history_ = *std::move(history);
     if (history_.snapshot_lost) return std::optional<RestorePlan>();
 
-    next_ = Slot(snapshot_.first_slot.value + log_.entries.size());
+    if (!has_log) history_.tip = std::min(history_.tip, snapshot_.usable_from);
+
+    next_ =
+        log_.entries.empty() ? snapshot_.first_slot : log_.entries.back().header.last_slot.Next();
     if (whole_log_) beyond_ = std::max(SlotBeyond(manifest_, next_), log_.beyond);
     if (history_.tip < snapshot_.usable_from) {
       if (!whole_log_) return std::optional<RestorePlan>();
@@ -625,9 +630,12 @@ std::string RestoreTarget::ToString() const {
   return "the latest point";
 }
 
-bool NeedsLog(const Manifest& manifest, const SnapshotRecord& snapshot,
-              const RestoreTarget& target) {
-  return HasLog(manifest, snapshot) && !IsTarget(snapshot, target);
+std::optional<LogRange> NeededLog(const Manifest& manifest, const SnapshotRecord& snapshot,
+                                  const RestoreTarget& target) {
+  if (IsTarget(snapshot, target)) return std::nullopt;
+  if (HasLog(manifest, snapshot)) return LogRange{snapshot.first_slot, std::nullopt};
+  if (Alone(snapshot)) return std::nullopt;
+  return LogRange{snapshot.first_slot, snapshot.end_slot};
 }
 
 Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const RestoreTarget& target) {
@@ -644,18 +652,13 @@ Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const Restor
     }
   }
   // In the order they were made, which txids need not have once a history was rewound.
-  std::vector<SnapshotRecord> usable;
-  for (const SnapshotRecord& s : m.snapshots) {
-    if (IsUsable(m, s)) usable.push_back(s);
-  }
+  std::vector<SnapshotRecord> usable = m.snapshots;
   std::stable_sort(usable.begin(), usable.end(), [](const auto& a, const auto& b) {
     return std::pair(a.first_slot, a.usable_from) > std::pair(b.first_slot, b.usable_from);
   });
   if (usable.empty()) {
     return Status(Tag::kNoBackup,
-                  m.snapshots.empty()
-                      ? "the first snapshot is not finished: nothing can be restored yet"
-                      : "the log of every snapshot is gone");
+                  "the first snapshot is not finished: nothing can be restored yet");
   }
 
   std::vector<SnapshotRecord> chosen;

@@ -47,9 +47,9 @@ struct RestoreTarget {
   bool operator==(const RestoreTarget&) const = default;
 };
 
-// One log object to apply, up to and including `last` (it may hold more).
+// Of one log object or segment, transactions first..last (it may hold more, before and after).
 struct RestoreStep {
-  Slot slot;
+  Slot slot;  // its first
   Txid first;
   Txid last;
   bool operator==(const RestoreStep&) const = default;
@@ -77,13 +77,18 @@ struct RestorePlan {
 Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& manifest,
                                                  const RestoreTarget& target);
 
-// Whether the log has to be walked to plan with this snapshot. Not if the snapshot itself is what
-// was asked for, and not if its log is not kept any more: then its own point is all there is.
-bool NeedsLog(const Manifest& manifest, const SnapshotRecord& snapshot,
-              const RestoreTarget& target);
+// What of the log has to be walked to plan with this snapshot: from `first` to the tip, or to below
+// `until` where the log after the snapshot's own point is not kept any more.
+struct LogRange {
+  Slot first;
+  std::optional<Slot> until;
+};
+// nullopt: nothing, the snapshot alone is its own point.
+std::optional<LogRange> NeededLog(const Manifest& manifest, const SnapshotRecord& snapshot,
+                                  const RestoreTarget& target);
 
 struct WalkedLog {
-  // From the snapshot's first_slot to the tip, dense; empty unless NeedsLog().
+  // All that NeededLog() names, dense.
   std::span<const LogEntry> entries;
   // The transactions inside an entry, as its metas tell them, unproven: applying them proves them.
   std::function<Result<std::vector<Transaction>>(const LogEntry&)> transactions;

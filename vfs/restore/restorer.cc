@@ -258,26 +258,29 @@ class Restoration {
     for (const SnapshotRecord& snapshot : *snapshots) {
       LogWalk walk;
       std::optional<Slot> beyond;
-      const bool needs_log = NeedsLog(manifest, snapshot, target_);
-      if (needs_log) {
-        auto walked = WalkLog(store_, lineage_, snapshot.first_slot,
-                              {.previous_hash = {}, .keep_bytes_max = settings_.keep_bytes_max});
+      if (const auto range = NeededLog(manifest, snapshot, target_)) {
+        auto walked = WalkLog(store_, manifest, range->first,
+                              {.previous_hash = {},
+                               .keep_bytes_max = settings_.keep_bytes_max,
+                               .until = range->until});
         if (!walked.ok()) {
           if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
           return walked.status().Context("restore from " + store_.Describe());
         }
         walk = *std::move(walked);
-        auto seen = SeenBeyond(walk.next);
-        if (!seen.ok()) return Missing(seen.status(), snapshot, needs_log);
-        beyond = *seen;
+        if (!range->until) {
+          auto seen = SeenBeyond(walk.next);
+          if (!seen.ok()) return Missing(seen.status(), snapshot, manifest);
+          beyond = *seen;
+        }
       }
       const WalkedLog log{walk.entries,
                           [this](const LogEntry& entry) { return TransactionsOf(entry); }, beyond};
       auto plan = PlanRestore(manifest, snapshot, log, target_);
-      if (!plan.ok()) return Missing(plan.status(), snapshot, needs_log);
+      if (!plan.ok()) return Missing(plan.status(), snapshot, manifest);
       if (!*plan) continue;
       auto report = Execute(**plan, walk);
-      if (!report.ok()) return Missing(report.status(), snapshot, needs_log);
+      if (!report.ok()) return Missing(report.status(), snapshot, manifest);
       return std::optional(*report);
     }
     return NoPlan(manifest, target_).Context("restore from " + store_.Describe());
@@ -300,9 +303,9 @@ class Restoration {
     return std::optional(tip.Next());
   }
 
-  // An object is gone: retired under us, or lost (invariant 5). Other errors pass.
+  // An object is gone: joined or retired under us, or lost (invariant 5). Other errors pass.
   Result<std::optional<RestoreReport>> Missing(const Status& status, const SnapshotRecord& snapshot,
-                                               bool needs_log) {
+                                               const Manifest& planned) {
     if (status.tag() != Tag::kNotFound) {
       return status.Context("restore from " + store_.Describe());
     }
@@ -314,7 +317,7 @@ class Restoration {
       const std::vector<SnapshotRecord>& kept = now->manifest.snapshots;
       const bool retired = std::none_of(
           kept.begin(), kept.end(), [&](const SnapshotRecord& s) { return s.key == snapshot.key; });
-      if (retired || (needs_log && now->manifest.floor > snapshot.first_slot)) {
+      if (retired || LogMoved(planned, now->manifest)) {
         return std::optional<RestoreReport>();
       }
     }
@@ -323,8 +326,8 @@ class Restoration {
 
   Result<std::vector<Transaction>> TransactionsOf(const LogEntry& entry) {
     Bytes refetched;
-    const std::string key = LogKey(entry.header.slot);
-    auto object = Open(entry, key, &refetched);
+    const std::string& key = entry.key;
+    auto object = Open(entry, &refetched);
     if (!object.ok()) return object.status();
     PartSource source(store_, *object, key);
     TransactionList list;
@@ -334,7 +337,8 @@ class Restoration {
   }
 
   // The object as it was walked; `refetched` owns its bytes if the walk did not keep them.
-  Result<ObjectView> Open(const LogEntry& entry, const std::string& key, Bytes* refetched) {
+  Result<ObjectView> Open(const LogEntry& entry, Bytes* refetched) {
+    const std::string& key = entry.key;
     std::string_view bytes = entry.bytes;
     if (bytes.empty()) {
       auto fetched = Fetch(store_, key);
@@ -353,9 +357,11 @@ class Restoration {
     Applier applier(file_, plan.snapshot);
     GUILDLITE_RETURN_IF_ERROR(ApplySnapshot(&plan, &applier));
     for (const RestoreStep& step : plan.steps) {
-      const size_t index = step.slot.value - plan.snapshot.first_slot.value;
-      assert(index < walk.entries.size());
-      GUILDLITE_RETURN_IF_ERROR(ApplyStep(step, walk.entries[index], &applier));
+      const auto entry =
+          std::lower_bound(walk.entries.begin(), walk.entries.end(), step.slot,
+                           [](const LogEntry& e, Slot slot) { return e.header.slot < slot; });
+      assert(entry != walk.entries.end() && entry->header.slot == step.slot);
+      GUILDLITE_RETURN_IF_ERROR(ApplyStep(step, *entry, &applier));
     }
     if (applier.history_hash() != plan.history_hash ||
         applier.database_pages() != plan.database_pages) {
@@ -407,9 +413,12 @@ class Restoration {
 
   Status ApplyStep(const RestoreStep& step, const LogEntry& entry, Applier* applier) {
     Bytes refetched;
-    const std::string key = LogKey(step.slot);
-    const auto object = Open(entry, key, &refetched);
+    const std::string& key = entry.key;
+    auto object = Open(entry, &refetched);
     if (!object.ok()) return object.status();
+    if (step.first != entry.header.first_txid) {
+      GUILDLITE_RETURN_IF_ERROR(SkipBatchesBefore(step.first, key, &*object));
+    }
     applier->Begin(key, step.first, step.last);
     PartSource source(store_, *object, key);
     GUILDLITE_RETURN_IF_ERROR(
@@ -418,6 +427,21 @@ class Restoration {
       return Broken(key, "ends before txid " + std::to_string(step.last.value));
     }
     return Status::Ok();
+  }
+
+  // A snapshot begins at the end of a batch, and so do the objects a segment was joined from.
+  static Status SkipBatchesBefore(Txid first, const std::string& key, ObjectView* segment) {
+    const auto batches = ScanBatches(segment->inline_body);
+    if (!batches.ok()) return batches.status();
+    size_t at = 0;
+    for (const BatchSummary& batch : *batches) {
+      if (batch.first_txid == first) {
+        segment->inline_body = segment->inline_body.subspan(at);
+        return Status::Ok();
+      }
+      at += batch.size;
+    }
+    return Broken(key, "no batch in it begins with txid " + std::to_string(first.value));
   }
 
   // The proof: what is in the file, read back, is what was in the database.
