@@ -212,8 +212,7 @@ TEST_F(CompactorTest, KilledAtAnyCallItLosesNothing) {
       bool killed = false;
       {
         Sweeper sweeper(clock_, random_, store, {.grace_ms = 0});
-        Compactor compactor =
-            Make(store, {.join_slots = 5, .segment_bytes = 1500}, &sweeper);
+        Compactor compactor = Make(store, {.join_slots = 5, .segment_bytes = 1500}, &sweeper);
         const Manifest m = ReadManifest(memory)->manifest;
         sweeper.Begin(m);
         compactor.Begin(m, log.next_slot());
@@ -246,6 +245,51 @@ TEST_F(CompactorTest, KilledAtAnyCallItLosesNothing) {
       if (!killed) break;  // fewer calls than n
     }
   }
+}
+
+// Everything is joined, retired and deleted, without grace, between any two reads of a restore: it
+// ends in the right content or in a refusal that says why, never in other content (hazard H2).
+TEST_F(CompactorTest, ARestoreBesideItIsRightOrRefused) {
+  int restored = 0;
+  for (uint64_t n = 1; n < 60; ++n) {
+    MemoryStore memory;
+    std::mt19937_64 random(13);
+    LogFixture log(memory, {.page_size = 512});
+    log.Snapshot();
+    for (int i = 0; i < 24; ++i) {
+      log.CommitRandom(random, 20);
+      log.Ship();
+      if (i % 8 == 7) log.Snapshot();
+    }
+    FaultStore store(memory);
+    uint64_t calls = 0;
+    store.OnCall([&](const FaultStore::Call&) {
+      if (++calls != n) return Fault::kNone;
+      Sweeper sweeper(clock_, random_, memory, {.grace_ms = 0});
+      Compactor compactor = Make(memory, {.join_slots = 1, .segment_bytes = 1500}, &sweeper);
+      const Manifest m = ReadManifest(memory)->manifest;
+      sweeper.Begin(m);
+      compactor.Begin(m, log.next_slot());
+      compactor.SnapshotTaken();
+      Run(compactor, &sweeper);
+      return Fault::kNone;
+    });
+    for (const uint64_t txid : {uint64_t{0}, uint64_t{5}, uint64_t{15}}) {
+      calls = txid == 0 ? 0 : 1000;
+      const Txid at = txid == 0 ? log.tip() : Txid(txid);
+      const std::string path = dir_.path() + "/restored.db";
+      const auto report = Restore(store, path, At(log.LivePoint(at).position), {});
+      if (!report.ok()) {
+        EXPECT_EQ(report.status().tag(), Tag::kNoSuchPoint) << report.status().ToString();
+        EXPECT_NE(txid, 0u) << "the newest is always kept: " << report.status().ToString();
+        continue;
+      }
+      ++restored;
+      ASSERT_TRUE(*ReadWholeFile(path) == log.LivePoint(at).file);
+      ASSERT_TRUE(RemoveFile(path).ok());
+    }
+  }
+  EXPECT_GT(restored, 60);
 }
 
 TEST_F(CompactorTest, ADeposedOwnerChangesNothing) {

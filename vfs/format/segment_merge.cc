@@ -7,8 +7,7 @@
 
 namespace guildlite {
 
-bool SegmentMerge::Joinable(const ObjectHeader& header, uint64_t object_bytes,
-                            uint64_t bytes_max) {
+bool SegmentMerge::Joinable(const ObjectHeader& header, uint64_t object_bytes, uint64_t bytes_max) {
   return header.kind == ObjectKind::kData && header.parts.empty() && object_bytes <= bytes_max;
 }
 

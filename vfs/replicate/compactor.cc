@@ -113,8 +113,8 @@ Status Compactor::BeginJoin() {
   if (!manifest.ok()) return manifest.status().Context("join");
   const std::lock_guard lock(mutex_);
   if (!Owned(manifest->manifest)) {
-    return Status(Tag::kFenced, "another writer has taken over this log (" +
-                                    manifest->manifest.owner + ")");
+    return Status(Tag::kFenced,
+                  "another writer has taken over this log (" + manifest->manifest.owner + ")");
   }
   floor_ = manifest->manifest.floor;
   join_first_ = false;

@@ -13,7 +13,8 @@ struct SlotRange {
   bool Overlaps(Slot from, Slot last) const { return from < end && last >= first; }
 };
 
-// Not so when a later epoch went on from below its point: the newest history does not go through it.
+// Not so when a later epoch went on from below its point: the newest history does not go through
+// it.
 bool SurvivedItsEpoch(const Manifest& m, const SnapshotRecord& s) {
   return std::none_of(m.past_epochs.begin(), m.past_epochs.end(), [&s](const PastEpoch& p) {
     return p.epoch >= s.epoch && p.last_txid < s.usable_from;
@@ -29,13 +30,11 @@ Retirement PlanRetirement(const Manifest& m, int64_t now_ms, int64_t window_ms) 
   for (const SnapshotRecord& s : m.snapshots) {
     if (s.first_slot >= m.horizon && SurvivedItsEpoch(m, s)) newest.push_back(&s);
   }
-  std::stable_sort(newest.begin(), newest.end(), [](const auto* a, const auto* b) {
-    return a->first_slot > b->first_slot;
-  });
+  std::stable_sort(newest.begin(), newest.end(),
+                   [](const auto* a, const auto* b) { return a->first_slot > b->first_slot; });
   size_t kept = std::min(kNewestKept, newest.size());
   // Inside the window, and the one its first points are restored from.
-  while (window_ms > 0 && kept < newest.size() &&
-         newest[kept - 1]->time_ms > now_ms - window_ms) {
+  while (window_ms > 0 && kept < newest.size() && newest[kept - 1]->time_ms > now_ms - window_ms) {
     ++kept;
   }
   if (kept == newest.size()) return r;
@@ -50,7 +49,7 @@ Retirement PlanRetirement(const Manifest& m, int64_t now_ms, int64_t window_ms) 
     if (s.first_slot >= r.horizon) continue;
     if (s.label.empty()) {
       r.snapshots.push_back(s);
-    } else {
+    } else if (s.first_slot < s.end_slot) {
       needed.push_back({s.first_slot, s.end_slot});
     }
   }

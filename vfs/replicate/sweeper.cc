@@ -69,8 +69,7 @@ int64_t Sweeper::Step(int64_t now_ms) {
 Status Sweeper::DeleteAll(const std::vector<std::string>& keys) {
   for (size_t at = 0; at < keys.size(); at += settings_.batch) {
     const size_t n = std::min(settings_.batch, keys.size() - at);
-    GUILDLITE_RETURN_IF_ERROR(
-        store_.DeleteAll(std::span(keys).subspan(at, n)).Context("sweep"));
+    GUILDLITE_RETURN_IF_ERROR(store_.DeleteAll(std::span(keys).subspan(at, n)).Context("sweep"));
   }
   return Status::Ok();
 }
