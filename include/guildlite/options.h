@@ -36,6 +36,9 @@ struct Options {
   std::string durability = "async";
   std::string restore = "if_missing";
   uint64_t snapshot_min_bytes = uint64_t{8} << 20;
+  uint64_t join_slots = 5000;
+  int64_t retention_ms = 0;
+  int64_t delete_after_ms = int64_t{24} * 60 * 60 * 1000;
   bool operator==(const Options&) const = default;
 };
 

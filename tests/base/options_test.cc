@@ -104,6 +104,9 @@ TEST(Options, EveryOptionSurvivesTheSidecar) {
   options.close_timeout_ms = 5;
   options.restore = "never";
   options.snapshot_min_bytes = 6;
+  options.join_slots = 7;
+  options.retention_ms = 8;
+  options.delete_after_ms = 9;
   const auto read = ApplyPersistedOptions({}, PersistOptions(options));
   ASSERT_TRUE(read.ok()) << read.status().ToString();
   EXPECT_EQ(*read, options);

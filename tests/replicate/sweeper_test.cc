@@ -119,9 +119,12 @@ TEST_F(SweeperTest, ATombstoneGoesOnlyAfterWhatItNames) {
 }
 
 TEST_F(SweeperTest, OrphansOfOlderEpochsGoAndNothingElse) {
-  const std::set<std::string> ours = {
-      SegmentKey(1, Slot(2), Slot(3), Epoch(2), 1), SnapshotKey(Txid(1), Txid(1), Epoch(2), 1),
-      PartKey(Epoch(2), 3, 0, 1), "segments/1/not-a-segment", "parts/notes.txt", "other/file"};
+  const std::set<std::string> ours = {SegmentKey(1, Slot(2), Slot(3), Epoch(2), 1),
+                                      SnapshotKey(Txid(1), Txid(1), Epoch(2), 1),
+                                      PartKey(Epoch(2), 3, 0, 1),
+                                      "segments/1/not-a-segment",
+                                      "parts/notes.txt",
+                                      "other/file"};
   const std::set<std::string> orphans = {SegmentKey(1, Slot(2), Slot(3), Epoch(1), 1),
                                          SnapshotKey(Txid(1), Txid(1), Epoch(1), 1),
                                          PartKey(Epoch(1), 3, 0, 1), PartKey(Epoch(1), 99, 0, 1)};

@@ -75,6 +75,15 @@ const Row kRows[] = {
     {"snapshot_min_bytes", "GUILDLITE_SNAPSHOT_MIN_BYTES",
      Number{&Options::snapshot_min_bytes, 0, int64_t{kTebibyte}}, "bytes",
      "a new snapshot once the log since the last exceeds this and half the database's size"},
+    {"join_slots", "GUILDLITE_JOIN_SLOTS", Number{&Options::join_slots, 2, int64_t{1} << 32}, "",
+     "log objects that are joined into a few larger ones, which a restore reads faster"},
+    {"retention_ms", "GUILDLITE_RETENTION_MS",
+     Number{&Options::retention_ms, 0, 24 * 366 * 100 * kHourMs}, "ms",
+     "how far back every transaction stays restorable; what the two newest snapshots reach always "
+     "does, and labelled snapshots do"},
+    {"delete_after_ms", "GUILDLITE_DELETE_AFTER_MS",
+     Number{&Options::delete_after_ms, 0, 24 * 366 * kHourMs}, "ms",
+     "how long an object that is no longer needed stays, for restores that are under way"},
 };
 
 // Read elsewhere, listed for the README.

@@ -44,6 +44,10 @@ class CountedStore final : public ObjectStore {
     counts_.deletes.fetch_add(1);
     return store_->Delete(key);
   }
+  Status DeleteAll(std::span<const std::string> keys) override {
+    counts_.deletes.fetch_add(1);
+    return store_->DeleteAll(keys);
+  }
   std::string Describe() const override { return store_->Describe(); }
 
  private:

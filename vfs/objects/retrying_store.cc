@@ -118,4 +118,12 @@ Status RetryingStore::Delete(std::string_view key) {
   }
 }
 
+Status RetryingStore::DeleteAll(std::span<const std::string> keys) {
+  Attempts attempts(*this);
+  for (;;) {
+    const Status status = base_->DeleteAll(keys);
+    if (status.ok() || !MayHelp(status) || !attempts.WaitForNext()) return status;
+  }
+}
+
 }  // namespace guildlite

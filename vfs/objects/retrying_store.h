@@ -59,6 +59,7 @@ class RetryingStore : public ObjectStore {
   Result<std::vector<ListEntry>> List(std::string_view prefix, std::string_view start_after,
                                       size_t limit) override;
   Status Delete(std::string_view key) override;
+  Status DeleteAll(std::span<const std::string> keys) override;
   std::string Describe() const override { return base_->Describe(); }
 
  private:
