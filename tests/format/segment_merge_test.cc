@@ -46,7 +46,7 @@ TEST_F(SegmentMergeTest, TheBodyIsTheBodiesOneAfterTheOther) {
   }
   EXPECT_EQ(merge.objects(), 3u);
   EXPECT_EQ(merge.last_object_hash(), OpenObject(objects[2], "object")->object_hash);
-  const std::string segment = merge.Finish();
+  const std::string segment = merge.Finish(Session(9));
   const auto view = OpenObject(segment, "segment");
   ASSERT_TRUE(view.ok()) << view.status().ToString();
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(view->inline_body.data()),
@@ -55,6 +55,7 @@ TEST_F(SegmentMergeTest, TheBodyIsTheBodiesOneAfterTheOther) {
   const ObjectHeader first = OpenObject(objects[0], "object")->header;
   ObjectHeader expected = OpenObject(objects[2], "object")->header;
   expected.kind = ObjectKind::kSegment;
+  expected.session = Session(9);
   expected.slot = first.slot;
   expected.first_txid = first.first_txid;
   expected.previous_hash = first.previous_hash;

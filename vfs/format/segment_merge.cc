@@ -41,8 +41,9 @@ void SegmentMerge::Add(const ObjectView& object) {
   ++objects_;
 }
 
-std::string SegmentMerge::Finish() {
+std::string SegmentMerge::Finish(Session session) {
   assert(objects_ != 0);
+  header_.session = session;
   std::string object = EncodeObject(header_, body_);
   *this = SegmentMerge();
   return object;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "vfs/base/bytes.h"
+#include "vfs/objects/catalog.h"
 #include "vfs/objects/object_key.h"
 #include "vfs/replicate/retention.h"
 
@@ -165,7 +166,7 @@ Status Compactor::CloseRun() {
   record.last_txid = h.last_txid;
   record.last_object_hash = j.run.last_object_hash();
   record.key = SegmentKey(kLevel, h.slot, h.last_slot, epoch_, random_.Next64());
-  const std::string object = j.run.Finish();
+  const std::string object = j.run.Finish(session_);
   record.bytes = object.size();
   auto put = store_.Put(record.key, object, PutCondition::Create());
   if (!put.ok()) return put.status().Context("join: put " + record.key);
@@ -276,10 +277,8 @@ Status Compactor::Retire() {
     for (const SegmentRecord& s : r.segments) to.tombstones.push_back({s.key, Slot(0), now, {}});
     for (const Slot slot : r.slots) {
       const std::string key = LogKey(slot);
-      auto head = store_.Get(key, ByteRange{0, kHeaderReadBytes});
-      if (head.status().tag() == Tag::kNotFound) continue;
-      if (!head.ok()) return head.status().Context("retire: read " + key);
-      auto header = DecodeHeader(head->bytes, key);
+      auto header = ReadHeader(store_, key);
+      if (header.status().tag() == Tag::kNotFound) continue;
       if (!header.ok()) return header.status().Context("retire");
       if (header->kind == ObjectKind::kFence) continue;
       to.tombstones.push_back({key, Slot(0), now, {}});

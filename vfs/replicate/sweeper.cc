@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "vfs/format/segment_reader.h"
+#include "vfs/objects/catalog.h"
 #include "vfs/objects/object_key.h"
 
 namespace guildlite {
@@ -74,24 +74,6 @@ Status Sweeper::DeleteAll(const std::vector<std::string>& keys) {
   return Status::Ok();
 }
 
-Result<std::optional<ObjectHeader>> Sweeper::HeaderOf(const std::string& key) {
-  uint64_t length = kHeaderReadBytes;
-  for (;;) {
-    auto head = store_.Get(key, ByteRange{0, length});
-    if (head.status().tag() == Tag::kNotFound) return std::optional<ObjectHeader>();
-    if (!head.ok()) return head.status().Context("sweep: read " + key);
-    auto whole = HeaderLength(head->bytes, key);
-    if (!whole.ok()) return whole.status();
-    if (*whole > head->bytes.size() && *whole > length) {
-      length = *whole;
-      continue;
-    }
-    auto header = DecodeHeader(head->bytes, key);
-    if (!header.ok()) return header.status();
-    return std::optional(*std::move(header));
-  }
-}
-
 Result<std::optional<int64_t>> Sweeper::DeleteDue(bool* more) {
   auto manifest = ReadManifest(store_);
   if (!manifest.ok()) return manifest.status().Context("sweep");
@@ -126,12 +108,12 @@ Result<std::optional<int64_t>> Sweeper::DeleteDue(bool* more) {
     }
     // Only these have parts of their own.
     if (ParseLogKey(t.key) || ParseSnapshotKey(t.key)) {
-      auto header = HeaderOf(t.key);
-      if (!header.ok()) return header.status();
-      if (!*header) continue;
-      if ((*header)->kind == ObjectKind::kFence) continue;  // invariant 2, whoever set this
+      auto header = ReadHeader(store_, t.key);
+      if (header.status().tag() == Tag::kNotFound) continue;
+      if (!header.ok()) return header.status().Context("sweep");
+      if (header->kind == ObjectKind::kFence) continue;  // invariant 2, whoever set this
       std::vector<std::string> parts;
-      for (const BodyPart& part : (*header)->parts) parts.push_back(part.name);
+      for (const BodyPart& part : header->parts) parts.push_back(part.name);
       GUILDLITE_RETURN_IF_ERROR(DeleteAll(parts));
       deleted += parts.size();
     }
@@ -200,10 +182,10 @@ Status Sweeper::SweepOrphans() {
         if (part && part->slot_or_txid != 0) users.insert(LogKey(Slot(part->slot_or_txid)));
       }
       for (const std::string& user : users) {
-        auto header = HeaderOf(user);
-        if (!header.ok()) return header.status();
-        if (!*header) continue;
-        for (const BodyPart& part : (*header)->parts) named.insert(part.name);
+        auto header = ReadHeader(store_, user);
+        if (header.status().tag() == Tag::kNotFound) continue;
+        if (!header.ok()) return header.status().Context("sweep");
+        for (const BodyPart& part : header->parts) named.insert(part.name);
       }
     }
     std::erase_if(found, [&](const std::string& key) { return named.contains(key); });

@@ -27,7 +27,6 @@
 #include "guildlite/clock.h"
 #include "guildlite/object_store.h"
 #include "vfs/base/task.h"
-#include "vfs/format/segment_format.h"
 #include "vfs/objects/manifest.h"
 
 namespace guildlite {
@@ -58,8 +57,6 @@ class Sweeper : public Task {
   // nullopt: nothing left to wait for; else when the next tombstone is due, in store time.
   Result<std::optional<int64_t>> DeleteDue(bool* more);
   Status SweepOrphans();
-  // nullopt: gone.
-  Result<std::optional<ObjectHeader>> HeaderOf(const std::string& key);
   Status DeleteAll(const std::vector<std::string>& keys);
 
   Clock& clock_;
