@@ -278,6 +278,23 @@ TEST(WorkerPool, RemovesAQueuedAndAnUnknownTask) {
   pool.Remove(&a);
 }
 
+TEST(WorkerPool, AStepMayHaveAPoolOfItsOwn) {
+  HandClock clock;
+  WorkerPool outer(clock, 1);
+  TestTask inside([](int64_t) { return Task::kIdle; });
+  TestTask step([&](int64_t) {
+    WorkerPool inner(clock, 2);
+    EXPECT_TRUE(inner.Add(&inside).ok());
+    inside.AwaitSteps(1);
+    inner.Remove(&inside);
+    inner.Stop();
+    return Task::kIdle;
+  });
+  ASSERT_TRUE(outer.Add(&step).ok());
+  step.AwaitSteps(1);
+  outer.Remove(&step);
+}
+
 TEST(WorkerPool, StopJoinsAndNothingRunsAfterwards) {
   HandClock clock;
   WorkerPool pool(clock, 3);

@@ -22,8 +22,9 @@ constexpr size_t kStackBytes = 2 << 20;
 // The clock adds the timeout to its own time in nanoseconds; an appointment in 300 years overflows.
 constexpr int64_t kWatchMsMax = 24 * 3600 * 1000;
 
-// What this thread runs, to catch a Remove() or Stop() that would wait for itself.
+// What this thread runs and for whom, to catch a Remove() or Stop() that would wait for itself.
 thread_local const Task* current_step = nullptr;
+thread_local const void* current_pool = nullptr;
 
 }  // namespace
 
@@ -143,8 +144,10 @@ struct WorkerPool::State {
 
     lock.unlock();
     current_step = task;
+    current_pool = this;
     const int64_t due_ms = task->Step(clock.MonotonicMs());
     current_step = nullptr;
+    current_pool = nullptr;
     lock.lock();
 
     if (task->leaving_) {
@@ -258,7 +261,7 @@ void WorkerPool::Wake(Task* task) {
 void WorkerPool::Stop() {
   State* const s = state_.load(std::memory_order_acquire);
   if (!s) return;
-  assert(!current_step);
+  assert(current_pool != s);
   std::vector<pthread_t> threads;
   {
     const std::lock_guard lock(s->mutex);

@@ -72,7 +72,7 @@ class WorkerPool {
   // From any thread, also from inside a Step.
   void Wake(Task* task);
   // Waits for running Steps, then joins the threads; tasks stay added but never run again.
-  // Idempotent. REQUIRES: not called from inside a Step.
+  // Idempotent. REQUIRES: not called from inside a Step of this pool.
   void Stop();
 
   // In the child after fork(2), whose copy of the pool has no threads and may have a locked mutex:
