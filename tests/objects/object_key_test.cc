@@ -18,6 +18,7 @@ TEST(ObjectKey, IsWhatTheFormatSays) {
   EXPECT_EQ(SegmentKey(1, Slot(2), Slot(3), Epoch(4), 5),
             "segments/1/0000000000000002-0000000000000003-00000004-0000000000000005");
   EXPECT_EQ(OrphanKey(Epoch(1), Slot(2)), "orphans/00000001/0000000000000002");
+  EXPECT_EQ(ProbeKey(10), "probe/000000000000000a");
 }
 
 TEST(ObjectKey, EveryKeyMadeIsValid) {

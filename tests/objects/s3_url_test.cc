@@ -4,8 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <optional>
 #include <string>
+
+#include "tests/support/scripted_http.h"
 
 namespace guildlite {
 namespace {
@@ -19,15 +20,8 @@ S3Url Parsed(std::string_view rest) {
   return url.ok() ? *url : S3Url();
 }
 
-Environment Variables(std::map<std::string, std::string> variables) {
-  return [variables](const std::string& name) -> std::optional<std::string> {
-    const auto it = variables.find(name);
-    return it == variables.end() ? std::nullopt : std::optional(it->second);
-  };
-}
-
 S3Url Complete(std::string_view rest, std::map<std::string, std::string> variables = {}) {
-  const auto url = CompleteS3Url(Parsed(rest), Variables(std::move(variables)));
+  const auto url = CompleteS3Url(Parsed(rest), MapEnvironment(std::move(variables)));
   EXPECT_TRUE(url.ok()) << rest << " " << url.status().ToString();
   return url.ok() ? *url : S3Url();
 }
@@ -96,6 +90,7 @@ TEST(S3Url, RefusesWithTheReason) {
       {"bucket?endpoint=http://a:b", "port"},
       {"bucket?endpoint=http://a:", "port"},
       {"bucket?endpoint=http://a//b", "path"},
+      {"bucket?endpoint=http://a/b%20c", "path"},
       {"bucket?endpoint=http://a?x=y", "no valid host"},
       {"bucket?sse=AES128", "AES256"},
       {"bucket?sse_kms_key_id=x", "goes with sse=aws:kms"},
@@ -135,11 +130,12 @@ TEST(S3Url, FindsTheRestInTheEnvironment) {
       "http://a");
   EXPECT_EQ(Complete("bucket?endpoint=http://c", {{"AWS_ENDPOINT_URL_S3", "http://a"}}).endpoint,
             "http://c");
-  const auto bad = CompleteS3Url(Parsed("bucket"), Variables({{"AWS_ENDPOINT_URL_S3", "minio"}}));
+  const auto bad =
+      CompleteS3Url(Parsed("bucket"), MapEnvironment({{"AWS_ENDPOINT_URL_S3", "minio"}}));
   ASSERT_FALSE(bad.ok());
   EXPECT_EQ(bad.status().tag(), Tag::kBadUrl);
   EXPECT_THAT(bad.status().message(), HasSubstr("AWS_ENDPOINT_URL_S3 must begin with https://"));
-  EXPECT_FALSE(CompleteS3Url(Parsed("bucket"), Variables({{"AWS_REGION", "a b"}})).ok());
+  EXPECT_FALSE(CompleteS3Url(Parsed("bucket"), MapEnvironment({{"AWS_REGION", "a b"}})).ok());
 }
 
 TEST(S3Url, SaysWhereRequestsGo) {
@@ -163,6 +159,16 @@ TEST(S3Url, SaysWhereRequestsGo) {
   }
   EXPECT_EQ(S3BaseUrl(Complete("bucket"), "eu-west-1"),
             "https://bucket.s3.eu-west-1.amazonaws.com");
+}
+
+TEST(S3Url, KnowsAws) {
+  EXPECT_TRUE(IsAws(Complete("bucket")));
+  EXPECT_TRUE(
+      IsAws(Complete("bucket?endpoint=https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com")));
+  EXPECT_TRUE(IsAws(Complete("bucket?endpoint=https://s3.cn-north-1.amazonaws.com.cn:443/x")));
+  EXPECT_FALSE(IsAws(Complete("bucket?endpoint=http://s3.amazonaws.com")));
+  EXPECT_FALSE(IsAws(Complete("bucket?endpoint=https://s3.amazonaws.com.example.org")));
+  EXPECT_FALSE(IsAws(Complete("bucket?endpoint=https://localhost/.amazonaws.com")));
 }
 
 }  // namespace

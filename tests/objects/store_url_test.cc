@@ -5,8 +5,6 @@
 
 #include <string>
 
-#include "tests/support/temp_dir.h"
-
 namespace guildlite {
 namespace {
 
@@ -95,20 +93,12 @@ TEST(StoreUrl, NeverRepeatsCredentialsOrControlBytes) {
   EXPECT_EQ(control.status().message().find('\x1b'), std::string::npos);
 }
 
-TEST(StoreUrl, OpensADirectory) {
-  const TempDir directory;
-  auto store = OpenStore("file://" + directory.File("a%20b"), SystemClock(), SystemRandom());
-  ASSERT_TRUE(store.ok()) << store.status().ToString();
-  ASSERT_TRUE((*store)->Put("k", "v", PutCondition::Create()).ok());
-  EXPECT_EQ((*store)->Describe(), "file://" + directory.File("a b"));
-}
-
-TEST(StoreUrl, SaysThatS3IsNotInThisBuild) {
-  EXPECT_TRUE(ParseStoreUrl("s3://bucket/prefix?region=eu-central-1").ok());
-  const auto store = OpenStore("s3://bucket/prefix", SystemClock(), SystemRandom());
-  ASSERT_FALSE(store.ok());
-  EXPECT_EQ(store.status().tag(), Tag::kBadUrl);
-  EXPECT_THAT(store.status().message(), HasSubstr("this build has no S3 store"));
+TEST(StoreUrl, LeavesABucketToS3Url) {
+  const auto url = ParseStoreUrl("s3://bucket/prefix?region=eu-central-1");
+  ASSERT_TRUE(url.ok()) << url.status().ToString();
+  EXPECT_EQ(url->scheme, "s3");
+  EXPECT_EQ(url->path, "bucket/prefix?region=eu-central-1");
+  EXPECT_EQ(ParseStoreUrl("s3://bucket/prefix?zone=x").status().tag(), Tag::kBadUrl);
 }
 
 }  // namespace

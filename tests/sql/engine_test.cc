@@ -31,7 +31,7 @@ TEST_F(EngineTest, AnOpenThatCannotBeReplicatedFailsAndMakesNoFile) {
   };
   for (const Case& c : std::vector<Case>{
            {"nonsense", "BAD_URL"},
-           {"s3://bucket/prefix", "BAD_URL"},
+           {"s3://bucket/prefix?zone=a", "BAD_URL"},
            {"file:///tmp/{nome}", "BAD_URL"},
            {Url("no/such/{name}"), "NO_BUCKET"},
        }) {

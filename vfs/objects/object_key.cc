@@ -130,6 +130,8 @@ std::string OrphanKey(Epoch epoch, Slot slot) {
   return std::string(kOrphanPrefix) + Hex8(epoch.value) + "/" + Hex16(slot.value);
 }
 
+std::string ProbeKey(uint64_t random) { return std::string(kProbePrefix) + Hex16(random); }
+
 bool IsValidKey(std::string_view key) {
   if (key.empty() || key.size() > kKeyBytesMax) return false;
   while (true) {

@@ -72,7 +72,8 @@ std::string_view EndpointTrouble(std::string_view endpoint) {
   const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
   if (host.empty() || !AllOf(host, bracketed ? "[]:." : "._-")) return "has no valid host";
   if (endpoint.empty()) return {};
-  return DecodeUrlPath(endpoint.substr(1)).ok() ? std::string_view() : "has a path that is none";
+  const bool path = AllOf(endpoint, "._-~/%") && DecodeUrlPath(endpoint.substr(1)).ok();
+  return path ? std::string_view() : "has a path that is none";
 }
 
 std::string WithoutSlash(std::string_view endpoint) {
@@ -193,6 +194,15 @@ Result<S3Url> CompleteS3Url(S3Url url, const Environment& environment) {
     if (url.region.empty()) url.region = "us-east-1";
   }
   return url;
+}
+
+bool IsAws(const S3Url& complete) {
+  if (complete.endpoint.empty()) return true;
+  std::string_view host = complete.endpoint;
+  if (!host.starts_with("https://")) return false;
+  host.remove_prefix(std::string_view("https://").size());
+  host = host.substr(0, host.find_first_of(":/"));
+  return host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
 }
 
 std::string S3BaseUrl(const S3Url& url, std::string_view region) {

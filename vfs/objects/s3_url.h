@@ -40,6 +40,9 @@ Result<S3Url> ParseS3Url(std::string_view rest);
 // What the url leaves open, from the environment. BAD_URL for a variable that is no endpoint.
 Result<S3Url> CompleteS3Url(S3Url url, const Environment& environment);
 
+// Whether that is AWS itself: its promises are known, other servers' are to be proven.
+bool IsAws(const S3Url& complete);
+
 // Where requests go: "https://bucket.s3.eu-central-1.amazonaws.com" or
 // "http://localhost:9000/bucket". The region learned from AWS may be another one than url.region.
 std::string S3BaseUrl(const S3Url& url, std::string_view region);

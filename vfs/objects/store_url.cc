@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "vfs/base/percent.h"
-#include "vfs/objects/local_store.h"
 #include "vfs/objects/s3_url.h"
 
 namespace guildlite {
@@ -58,20 +57,9 @@ Result<StoreUrl> ParseS3(std::string_view, std::string_view rest) {
 struct Scheme {
   std::string_view name;
   Result<StoreUrl> (*parse)(std::string_view url, std::string_view rest);
-  Result<std::unique_ptr<ObjectStore>> (*open)(const StoreUrl& url, Clock& clock, Random& random);
 };
 
-// Every kind of store there is: a new one is its files and its line here.
-const Scheme kSchemes[] = {
-    {"file", &ParseFile,
-     [](const StoreUrl& url, Clock& clock, Random& random) -> Result<std::unique_ptr<ObjectStore>> {
-       return std::unique_ptr<ObjectStore>(std::make_unique<LocalStore>(url.path, clock, random));
-     }},
-    {"s3", &ParseS3,
-     [](const StoreUrl& url, Clock&, Random&) -> Result<std::unique_ptr<ObjectStore>> {
-       return BadUrl("s3://" + url.path, "this build has no S3 store" + std::string(kFileForm));
-     }},
-};
+const Scheme kSchemes[] = {{"file", &ParseFile}, {"s3", &ParseS3}};
 
 const Scheme* FindScheme(std::string_view name) {
   for (const Scheme& scheme : kSchemes) {
@@ -98,12 +86,6 @@ Result<StoreUrl> ParseStoreUrl(std::string_view url) {
     return BadUrl(url, "unknown scheme; there are file:// and s3:// (in lower case)");
   }
   return scheme->parse(url, url.substr(colon + 3));
-}
-
-Result<std::unique_ptr<ObjectStore>> OpenStore(std::string_view url, Clock& clock, Random& random) {
-  const auto parsed = ParseStoreUrl(url);
-  if (!parsed.ok()) return parsed.status();
-  return FindScheme(parsed->scheme)->open(*parsed, clock, random);
 }
 
 }  // namespace guildlite

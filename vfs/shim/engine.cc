@@ -69,6 +69,7 @@ Engine& Engine::Get() {
 
 Engine::Engine()
     : http_(SystemClock(), ProcessEnvironment(), "guildlite/" GUILDLITE_VERSION),
+      stores_(SystemClock(), SystemRandom(), http_, ProcessEnvironment()),
       pool_(SystemClock(), kThreadsMax),
       watch_([this](const std::string& wal_path) {
         for (const auto& [path, replicated] : All()) {
@@ -214,7 +215,7 @@ void Engine::EnterWalMode(const std::string& path, sqlite3* db, const Options& o
 
 // A database that is missing locally: from the store if it has one, else a new file.
 Status Engine::PutInPlace(const std::string& path, const Options& options, bool placeholder) {
-  auto store = OpenStore(options.url, SystemClock(), SystemRandom());
+  auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
   if (!store.ok()) return store.status();
   auto manifest = ReadManifest(**store);
   if (manifest.ok()) {
@@ -249,7 +250,7 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
 }
 
 Status Engine::Replicate(Node& node, const std::string& path, Options options, Asking asking) {
-  auto store = OpenStore(options.url, SystemClock(), SystemRandom());
+  auto store = stores_.Open(options.url, Stores::kShippingPatienceMs);
   if (!store.ok()) return store.status();
   auto database = node.OpenDatabaseFile();
   if (!database.ok()) return database.status();
@@ -359,7 +360,7 @@ Status Engine::RestoreIfEmpty(sqlite3* db, const Options& options, bool asked) {
   const auto node = FindNode(db);
   if (!node || node->events() || FileModeOf(db) != FileMode::kEmpty) return Status::Ok();
   GUILDLITE_RETURN_IF_ERROR(CheckClash(node->path(), options.url));
-  auto store = OpenStore(options.url, SystemClock(), SystemRandom());
+  auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
   if (!store.ok()) return store.status();
   const Status manifest = ReadManifest(**store).status();
   if (manifest.tag() == Tag::kNotFound) return Status::Ok();
@@ -418,6 +419,8 @@ Result<Position> Engine::Start(sqlite3* db, const Options& options) {
 Status Engine::Stop(sqlite3* db, int64_t timeout_ms) {
   auto found = Find(db);
   if (!found.ok()) return found.status();
+  // Moments after the load nothing is owned yet that could be flushed and released.
+  static_cast<void>(found->replicator->WaitSettled(timeout_ms));
   GUILDLITE_RETURN_IF_ERROR(found->replicator->Stop(timeout_ms));
   if (const auto node = FindNode(db)) {
     watch_.Disarm(node->wal_path());
@@ -446,7 +449,7 @@ Result<std::string> Engine::UrlOf(sqlite3* db) {
 }
 
 Result<std::unique_ptr<ObjectStore>> Engine::OpenForReading(const std::string& url) {
-  return OpenStore(url, SystemClock(), SystemRandom());
+  return stores_.Open(url, Stores::kReadingPatienceMs);
 }
 
 std::shared_ptr<Replicator> Engine::ShippingTo(const std::string& url) {
@@ -459,6 +462,7 @@ std::shared_ptr<Replicator> Engine::ShippingTo(const std::string& url) {
 void Engine::CloseAll() {
   if (::getpid() != owner_pid_ || InForkedChild()) return;
   const int64_t deadline = SystemClock().MonotonicMs() + kExitFlushMs;
+  stores_.CancelAt(deadline);
   http_.CancelAt(deadline);
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();

@@ -28,6 +28,7 @@
 #include "vfs/base/task.h"
 #include "vfs/objects/counted_store.h"
 #include "vfs/objects/curl_client.h"
+#include "vfs/objects/stores.h"
 #include "vfs/replicate/replicator.h"
 #include "vfs/restore/restorer.h"
 #include "vfs/shim/shim_host.h"
@@ -96,6 +97,7 @@ class Engine final : public ShimHost {
   Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
 
   CurlClient http_;
+  Stores stores_;
   WorkerPool pool_;
   StrangerWatch watch_;
   const int owner_pid_;
