@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <map>
+#include <mutex>
 #include <string>
 
 #include "tests/support/memory_s3.h"
@@ -28,7 +29,10 @@ class StoresTest : public ::testing::Test {
  protected:
   Reply Answer(const Request& request) {
     ++requests_;
-    last_ = request;
+    {
+      const std::lock_guard lock(mutex_);
+      last_ = request;
+    }
     return away_ ? MemoryS3::Error(503, "SlowDown") : s3_.Handle(request);
   }
   std::unique_ptr<ObjectStore> Open(Stores& stores, std::string_view url) {
@@ -41,6 +45,7 @@ class StoresTest : public ::testing::Test {
   MemoryS3 s3_{"bucket"};
   DirectHttp http_{[this](const Request& request) { return Answer(request); }};
   std::atomic<int> requests_{0};
+  std::mutex mutex_;  // guards last_ while a probe is under way
   Request last_;
   std::atomic<bool> away_{false};
 };
