@@ -10,8 +10,8 @@ namespace {
 
 constexpr size_t kWords = 12;  // WalIndexHdr, 48 bytes
 constexpr size_t kChecksummedWords = 10;
-// A writer is between its two copies for tens of nanoseconds; if it was descheduled there the
-// caller comes back with the next trigger.
+// A writer is between its two copies for tens of nanoseconds, unless it was descheduled or killed
+// there: then one copy alone has to do.
 constexpr int kTries = 16;
 
 using Words = std::array<uint32_t, kWords>;
@@ -36,32 +36,43 @@ bool ChecksumIsRight(const Words& words) {
   return s1 == words[10] && s2 == words[11];
 }
 
+// What both copies say; with patience only. Else the one that is whole: copy 2 is written first and
+// copy 1 after a barrier (walIndexWriteHdr()), so while either is being written the other is whole,
+// and both are of states that were committed: by then nothing can take the newer one back.
+std::optional<Words> LoadHeader(const volatile uint32_t* words) {
+  Words first;
+  Words second;
+  for (int tries = 0; tries < kTries; ++tries) {
+    first = Load(words);
+    second = Load(words + kWords);
+    if (first == second) break;
+  }
+  if (ChecksumIsRight(first)) return first;
+  if (ChecksumIsRight(second)) return second;
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Published> ReadPublished(const volatile void* region0, uint32_t* page_size) {
-  const auto* words = static_cast<const volatile uint32_t*>(region0);
-  for (int tries = 0; tries < kTries; ++tries) {
-    const Words first = Load(words);
-    const Words second = Load(words + kWords);
-    if (first != second || !ChecksumIsRight(first)) continue;
-
-    std::array<unsigned char, kWords * 4> bytes;
-    std::memcpy(bytes.data(), first.data(), bytes.size());
-    const bool is_init = bytes[12] != 0;
-    if (!is_init || first[0] != kWalVersion) return std::nullopt;
-    if (page_size != nullptr) {
-      uint16_t size;
-      std::memcpy(&size, &bytes[14], sizeof size);
-      *page_size = (size & 0xfe00u) + ((size & 0x0001u) << 16);
-    }
-    return Published{.salt1 = LoadBig32(&bytes[32]),
-                     .salt2 = LoadBig32(&bytes[36]),
-                     .max_frame = first[4],
-                     .database_pages = first[5],
-                     .cksum1 = first[6],
-                     .cksum2 = first[7]};
+  const auto header = LoadHeader(static_cast<const volatile uint32_t*>(region0));
+  if (!header) return std::nullopt;
+  const Words& words = *header;
+  std::array<unsigned char, kWords * 4> bytes;
+  std::memcpy(bytes.data(), words.data(), bytes.size());
+  const bool is_init = bytes[12] != 0;
+  if (!is_init || words[0] != kWalVersion) return std::nullopt;
+  if (page_size != nullptr) {
+    uint16_t size;
+    std::memcpy(&size, &bytes[14], sizeof size);
+    *page_size = (size & 0xfe00u) + ((size & 0x0001u) << 16);
   }
-  return std::nullopt;
+  return Published{.salt1 = LoadBig32(&bytes[32]),
+                   .salt2 = LoadBig32(&bytes[36]),
+                   .max_frame = words[4],
+                   .database_pages = words[5],
+                   .cksum1 = words[6],
+                   .cksum2 = words[7]};
 }
 
 }  // namespace guildlite

@@ -2,7 +2,8 @@
 //
 // Source: walIndexTryHdr() and walIndexWriteHdr() of wal.c. A writer fills copy 2, then copy 1; a
 // reader takes copy 1, then copy 2: two equal copies with a right checksum are a header somebody
-// published.
+// published. SQLite's readers recover where the copies stay unequal; we only want to know what is
+// committed, and one whole copy says that.
 //
 //   offset in a copy of 48 bytes            byte order
 //    0  u32 version 3007000                 native
@@ -25,10 +26,10 @@
 
 namespace guildlite {
 
-// The two copies at the start of region 0; nullopt when no consistent header could be read in a few
-// tries: not initialised, being rebuilt, or of another version. `page_size` may be null; 0 is
-// stored when the index was never written with frames. REQUIRES: region0 is 4-byte aligned and
-// stays mapped.
+// The two copies at the start of region 0. Whatever was committed before the call is in it, even if
+// a writer stands still between the copies. nullopt: not initialised, or of another version.
+// `page_size` may be null; 0 is stored when the index was never written with frames. REQUIRES:
+// region0 is 4-byte aligned and stays mapped.
 std::optional<Published> ReadPublished(const volatile void* region0, uint32_t* page_size);
 
 }  // namespace guildlite
