@@ -296,14 +296,15 @@ TEST(ScanBatches, FramesWholeBatchesAndIgnoresATornTail) {
   Small packed = SmallBody(/*packed=*/true);
   const std::string spool = small.body + packed.body + small.body;
   for (size_t size = 0; size <= spool.size(); ++size) {
-    const Result<std::vector<BatchSummary>> batches = ScanBatches(AsBytes(spool).first(size));
+    const Result<std::vector<BatchSummary>> batches =
+        ScanBatches(*BytesSource(AsBytes(spool).first(size)));
     ASSERT_TRUE(batches.ok());
     const size_t whole = size_t{size >= small.body.size()} +
                          size_t{size >= small.body.size() + packed.body.size()} +
                          size_t{size == spool.size()};
     ASSERT_EQ(batches->size(), whole) << size;
   }
-  const Result<std::vector<BatchSummary>> batches = ScanBatches(AsBytes(spool));
+  const Result<std::vector<BatchSummary>> batches = ScanBatches(*BytesSource(AsBytes(spool)));
   EXPECT_EQ((*batches)[1].size, packed.body.size());
   EXPECT_EQ((*batches)[1].page_size, kPageSize);
   EXPECT_EQ((*batches)[1].first_txid, Txid(100));
@@ -315,7 +316,7 @@ TEST(ScanBatches, ADamagedBatchEndsTheList) {
   for (size_t at = 0; at < small.body.size(); ++at) {
     std::string spool = small.body + small.body;
     spool[small.body.size() + at] ^= 0x20;
-    const Result<std::vector<BatchSummary>> batches = ScanBatches(AsBytes(spool));
+    const Result<std::vector<BatchSummary>> batches = ScanBatches(*BytesSource(AsBytes(spool)));
     if (at == 1) {
       EXPECT_EQ(batches.status().tag(), Tag::kFormatTooNew);
       continue;

@@ -76,7 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       Body(AsBytes(input), false);
       break;
     default:
-      (void)ScanBatches(AsBytes(input));
+      (void)ScanBatches(*BytesSource(AsBytes(input)));
   }
   return 0;
 }

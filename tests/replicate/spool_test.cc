@@ -305,6 +305,29 @@ TEST_F(SpoolTest, ATransactionLargerThanMemoryGoesStraightToTheFile) {
   ExpectBytes(left, 1, whole);
 }
 
+// A killed transaction of any size is in the file; what is opened with must not be.
+TEST_F(SpoolTest, RecoversWithoutTheFileInMemory) {
+  const std::string large = Bytes(2, 1, 9000);
+  ASSERT_GT(large.size(), 1u << 20) << "more than is read at once";
+  {
+    Spool spool(Folder());
+    spool.Append(Batch(1));
+    ASSERT_TRUE(spool.AppendPartial(Txid(2), large.substr(0, 1000)).ok());
+    SealedBatch rest = Batch(2, 1, 9000);
+    rest.bytes = large.substr(1000);
+    spool.Append(std::move(rest));
+    ASSERT_TRUE(spool.AppendPartial(Txid(3), "B").ok());
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(Folder())) {
+    std::filesystem::resize_file(entry.path(), 1ull << 40);  // more than any memory
+  }
+  Spool spool(Folder());
+  const Recovered r = Recover(spool, 0, 0);
+  EXPECT_EQ(r.end, Txid(2));
+  EXPECT_EQ(r.pages.size(), 9000u);
+  ExpectBytes(spool, 1, large);
+}
+
 // Invariant 4: a WAL that is never reset must not keep every batch in memory.
 TEST_F(SpoolTest, MemoryIsBoundedWithoutAnyWriteOut) {
   Spool spool(Folder());

@@ -821,15 +821,33 @@ Status FillState(std::span<const std::byte> body, std::string_view name, ObjectH
 
 // ---- Spool files ------------------------------------------------------------------------------
 
-Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes) {
+Result<std::vector<BatchSummary>> ScanBatches(BodySource& source) {
   std::vector<BatchSummary> batches;
-  size_t start = 0;
-  while (start < bytes.size()) {
-    const Span rest = bytes.subspan(start);
-    Cursor c(rest);
+  BodyStream stream(source);
+  Status failed;  // of the source
+  bool cut = false;
+  const auto take = [&](uint64_t n) -> Span {
+    if (cut) return {};
+    auto bytes = stream.Take(n);
+    if (!bytes.ok()) failed = bytes.status();
+    cut = !bytes.ok() || !*bytes;
+    return cut ? Span() : **bytes;
+  };
+  const auto varint = [&]() -> uint64_t {
+    if (cut) return 0;
+    auto value = stream.Varint();
+    if (!value.ok()) failed = value.status();
+    cut = !value.ok() || !*value;
+    return cut ? 0 : **value;
+  };
+  for (;;) {
+    const uint64_t start = stream.offset();
+    stream.hash().Reset();
+    const Span head = take(2 + 8);  // mark, version and page size, salts
+    if (cut) break;
     BatchSummary batch;
-    if (c.U8() != kBatchMark) break;
-    const uint8_t version_and_size = c.U8();
+    if (static_cast<uint8_t>(head[0]) != kBatchMark) break;
+    const uint8_t version_and_size = static_cast<uint8_t>(head[1]);
     const uint8_t version = version_and_size >> 4;
     if (version > kBatchVersion) {
       return TooNew("spool offset " + Text(start),
@@ -838,27 +856,35 @@ Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes) 
     const std::optional<uint32_t> page_size = PageSizeOf(8 + (version_and_size & 15));
     if (version == 0 || !page_size) break;
     batch.page_size = *page_size;
-    c.Big64();  // salts
-    batch.first_txid = Txid(c.Varint());
-    c.Varint();  // time
-    uint8_t record = c.U8();
-    for (; (record == kBlockMark || record == kPackedBlockMark) && !c.failed(); record = c.U8()) {
-      uint64_t meta = c.Varint();
-      if (record == kPackedBlockMark) meta = c.Varint();
-      const uint64_t images = c.Varint();
-      c.Take(meta);
-      c.Take(images);
+    batch.first_txid = Txid(varint());
+    varint();  // time
+    const auto is_block = [](Span record) {
+      const uint8_t mark = static_cast<uint8_t>(record[0]);
+      return mark == kBlockMark || mark == kPackedBlockMark;
+    };
+    Span record = take(1);
+    for (; !cut && is_block(record); record = take(1)) {
+      const bool packed = static_cast<uint8_t>(record[0]) == kPackedBlockMark;
+      uint64_t size = varint();
+      if (packed) size = varint();
+      size += varint();
+      while (size > 0 && !cut) {  // in pieces: nothing has vouched for the size yet
+        const uint64_t piece = std::min<uint64_t>(size, 1 << 16);
+        take(piece);
+        size -= piece;
+      }
     }
-    const uint64_t count = c.Varint();
-    const size_t hashed = c.offset();
-    const uint32_t check = c.Big32();
-    if (c.failed() || record != kEndMark || check != Check(Hash64(rest.first(hashed)))) break;
+    if (cut || static_cast<uint8_t>(record[0]) != kEndMark) break;
+    const uint64_t count = varint();
+    const uint32_t digest = Check(stream.hash().Digest());
+    const Span check = take(4);
+    if (cut || LoadBig32(check.data()) != digest) break;
     if (count == 0) break;
     batch.last_txid = Txid(batch.first_txid.value + (count - 1));
-    batch.size = c.offset();
+    batch.size = stream.offset() - start;
     batches.push_back(batch);
-    start += batch.size;
   }
+  if (!failed.ok()) return failed;
   return batches;
 }
 

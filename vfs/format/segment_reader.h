@@ -86,7 +86,8 @@ struct BatchSummary {
 // Frames a concatenation of sealed batches (a spool file): one summary per whole batch, and where
 // the last whole one ends. A torn tail is not an error: it just is not in the list. The list ends
 // at the first batch that is not whole or does not match its hash; bytes beyond the sum of the
-// sizes are not to be trusted. FORMAT_TOO_NEW: a batch of a later version is in the way.
-Result<std::vector<BatchSummary>> ScanBatches(std::span<const std::byte> bytes);
+// sizes are not to be trusted. Memory is a record of the batch, not the batch. FORMAT_TOO_NEW: a
+// batch of a later version is in the way.
+Result<std::vector<BatchSummary>> ScanBatches(BodySource& source);
 
 }  // namespace guildlite

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cinttypes>
 #include <optional>
@@ -42,6 +43,28 @@ class MetaVisitor : public BatchVisitor {
   const OnPageFn* page_;
 };
 
+// A piece of a file, a chunk at a time: a spool file is as large as the transaction in it.
+class FileSource : public BodySource {
+ public:
+  FileSource(const File& file, uint64_t offset, uint64_t size)
+      : file_(file), at_(offset), end_(offset + size), chunk_(kChunkBytes) {}
+
+  Result<std::span<const std::byte>> Next() override {
+    const auto n =
+        file_.ReadAt(at_, std::span(chunk_).first(std::min<uint64_t>(chunk_.size(), end_ - at_)));
+    if (!n.ok()) return n.status();
+    at_ += *n;
+    return std::span<const std::byte>(chunk_).first(*n);
+  }
+
+ private:
+  static constexpr size_t kChunkBytes = 256 << 10;
+  const File& file_;
+  uint64_t at_;
+  const uint64_t end_;
+  std::vector<std::byte> chunk_;
+};
+
 std::optional<uint64_t> ParseName(const std::string& name) {
   if (name.size() != 16 || name.find_first_not_of("0123456789abcdef") != std::string::npos) {
     return std::nullopt;
@@ -75,9 +98,12 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
       GUILDLITE_RETURN_IF_ERROR(RemoveFile(path));
       continue;
     }
-    auto content = ReadWholeFile(path);
-    if (!content.ok()) return content.status();
-    auto batches = ScanBatches(AsBytes(*content));
+    auto file = File::Open(path, O_RDWR);
+    if (!file.ok()) return file.status();
+    const auto size = file->Size();
+    if (!size.ok()) return size.status();
+    FileSource whole(*file, 0, *size);
+    auto batches = ScanBatches(whole);
     if (!batches.ok()) return batches.status();
     uint64_t offset = 0;
     FileInfo info{*first, Txid(), 0};
@@ -90,13 +116,12 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
       expected = summary.last_txid.value + 1;
       const bool apply = summary.last_txid > table;
       MetaVisitor visitor(apply ? &transaction : nullptr, apply ? &page : nullptr);
-      const auto bytes = AsBytes(*content).subspan(offset, summary.size);
-      const auto source = BytesSource(bytes);
+      FileSource source(*file, offset, summary.size);
       DecodeSettings settings;
       settings.page_size = summary.page_size;
       settings.images = false;
       settings.check_history = false;
-      GUILDLITE_RETURN_IF_ERROR(DecodeBody(*source, settings, visitor, path));
+      GUILDLITE_RETURN_IF_ERROR(DecodeBody(source, settings, visitor, path));
       if (apply) end = summary.last_txid;
       info.last = summary.last_txid;
       info.size = offset + summary.size;
@@ -117,10 +142,8 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
       GUILDLITE_RETURN_IF_ERROR(RemoveFile(path));
       continue;
     }
-    if (info.size < content->size()) {
+    if (info.size < *size) {
       // A torn tail, or the batch a killed process was encoding: its frames are still in the WAL.
-      auto file = File::Open(path, O_RDWR);
-      if (!file.ok()) return file.status();
       GUILDLITE_RETURN_IF_ERROR(file->Truncate(info.size));
       gap = true;
     }
@@ -189,9 +212,10 @@ void Spool::Append(SealedBatch batch) {
       unsaved_ = 0;
     } else {
       // Nothing shorter than the whole can ship: read it back into memory, where WriteOut()
-      // retries.
+      // retries. What memory is not for is lost, says WriteOut().
       const uint64_t front_size = b.size - b.bytes.size();
-      auto front = Read(b, 0, front_size);
+      auto front = front_size <= kMemoryMax ? Read(b, 0, front_size)
+                                            : Result<std::string>(Status(Tag::kLocalIo, ""));
       if (front.ok()) {
         memory_bytes_ += front->size();
         b.bytes.insert(0, *front);
