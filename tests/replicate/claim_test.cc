@@ -369,5 +369,103 @@ TEST_F(ClaimTest, SeesAHealThatIsOpenAndWhereItBegan) {
   EXPECT_TRUE(seen->heal_open);
 }
 
+// The heal was begun two epochs ago and never ended; what was restored is from before it.
+TEST_F(ClaimTest, ARewindTakesBackTheEndsOfEarlierEpochs) {
+  StoreView view = First(store_);
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  ObjectHeader begin;
+  begin.kind = ObjectKind::kHealBegin;
+  begin.lineage = kLineage;
+  begin.epoch = Epoch(1);
+  begin.session = kFirst.session;
+  begin.slot = begin.last_slot = view.next;
+  begin.first_txid = begin.last_txid = begin.continues_from = view.tip.txid;
+  begin.previous_hash = view.previous_hash;
+  const std::string object = EncodeObject(begin, "");
+  ASSERT_TRUE(store_.Put(LogKey(view.next), object, PutCondition::Create()).ok());
+  view.previous_hash = ObjectHash(object);
+  view.next = view.next.Next();
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  auto second = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(second->manifest.manifest.past_epochs[0].last_txid, Txid(2));
+  seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  ASSERT_TRUE(seen->heal_open);
+  EXPECT_EQ(seen->before_heal.txid, Txid(1));
+  auto third =
+      ClaimNext(store_, random_, clock_, seen->manifest, kThird, std::optional(seen->before_heal));
+  ASSERT_TRUE(third.ok()) << third.status().ToString();
+  const Manifest& m = third->manifest.manifest;
+  ASSERT_EQ(m.past_epochs.size(), 2u);
+  for (const PastEpoch& past : m.past_epochs) {
+    EXPECT_EQ(past.last_txid, Txid(1)) << "epoch " << past.epoch.value;
+    EXPECT_EQ(past.history_hash, seen->before_heal.history_hash);
+  }
+  EXPECT_EQ(LookAtStore(store_, std::nullopt)->tip.txid, Txid(1));
+  EXPECT_TRUE(Ship(store_, &*third, kThird.session).ok());
+}
+
+// Neither claim came to recording where the epoch before it ended.
+TEST_F(ClaimTest, TheEndsOfEpochsThatNobodyRecordedAreRecordedByTheNext) {
+  for (const bool fence_put : {false, true}) {
+    MemoryStore memory;
+    FaultStore store(memory);
+    StoreView owner = First(memory);
+    ASSERT_TRUE(Ship(memory, &owner, kFirst.session).ok());
+    auto seen = LookAtStore(store, std::nullopt);
+    ASSERT_TRUE(seen.ok());
+    int fences = 0;
+    store.OnCall([&](const FaultStore::Call& call) {
+      if (call.kind != FaultStore::kPut) return Fault::kNone;
+      if (call.key.starts_with(kLogPrefix)) {
+        ++fences;
+        return fence_put ? Fault::kNone : Fault::kFail;
+      }
+      return fences > 0 ? Fault::kFail : Fault::kNone;
+    });
+    ASSERT_FALSE(ClaimNext(store, random_, clock_, seen->manifest, kSecond).ok());
+    store.OnCall(nullptr);
+    seen = LookAtStore(store, std::nullopt);
+    ASSERT_TRUE(seen.ok());
+    EXPECT_EQ(seen->manifest.manifest.epoch, Epoch(2));
+    auto view = ClaimNext(store, random_, clock_, seen->manifest, kThird);
+    ASSERT_TRUE(view.ok()) << view.status().ToString();
+    CheckLog(memory);
+    // And what is recorded stays so.
+    ASSERT_TRUE(Ship(memory, &*view, kThird.session).ok());
+    seen = LookAtStore(store, std::nullopt);
+    ASSERT_TRUE(ClaimNext(store, random_, clock_, seen->manifest, kFirst).ok());
+    CheckLog(memory);
+  }
+}
+
+// vfs/restore/restore_plan.cc takes both back in the same way.
+TEST_F(ClaimTest, WhatAnUndoTookBackIsNotTheTip) {
+  testing::LogFixture log(store_, {});
+  std::mt19937_64 random(7);
+  for (int i = 0; i < 4; ++i) {
+    log.CommitRandom(random);
+    log.Ship();
+  }
+  const auto expect_tip = [&](uint64_t txid) {
+    auto view = LookAtStore(store_, std::nullopt);
+    ASSERT_TRUE(view.ok()) << view.status().ToString();
+    EXPECT_EQ(view->tip.txid, Txid(txid));
+    EXPECT_EQ(view->tip.history_hash, log.LivePoint(Txid(txid)).history_hash);
+    EXPECT_EQ(view->next, log.next_slot());
+  };
+  expect_tip(4);
+  log.Undo(Txid(4));
+  expect_tip(3);
+  log.Fence(Txid(2));
+  expect_tip(2);
+  log.CommitRandom(random);
+  log.Ship();
+  expect_tip(3);
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -1,6 +1,7 @@
 #include "vfs/replicate/claim.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "vfs/base/checksum.h"
 #include "vfs/format/segment_reader.h"
@@ -16,17 +17,15 @@ namespace {
 constexpr int kFenceTriesMax = 8;
 
 CapturedState StateOf(const ObjectHeader& h) {
-  CapturedState s;
-  s.txid = h.last_txid;
-  s.mark = h.mark;
-  s.mark_valid = h.mark != WalMark();
-  s.history_hash = h.history_hash;
-  s.rolling_checksum = h.rolling_checksum;
-  s.rolling_known = h.rolling_known;
-  s.page_size = h.page_size;
-  s.database_pages = h.database_pages;
-  s.time_ms = h.time_ms;
-  return s;
+  Transaction t;
+  t.txid = h.last_txid;
+  t.mark = h.mark;
+  t.time_ms = h.time_ms;
+  t.database_pages = h.database_pages;
+  t.history_hash = h.history_hash;
+  t.rolling_checksum = h.rolling_checksum;
+  t.rolling_known = h.rolling_known;
+  return CapturedState::After(t, h.page_size);
 }
 
 Status Fenced(const Manifest& m) {
@@ -35,8 +34,21 @@ Status Fenced(const Manifest& m) {
                                   "); writes here would not be part of it");
 }
 
-// What the log says its state is after `entries`.
-void Follow(const LogWalk& walk, StoreView* view) {
+// What the log says its state is after `entries`. What a FENCE or an UNDO takes back is as in
+// vfs/restore/restore_plan.cc.
+Status Follow(const LogWalk& walk, StoreView* view) {
+  std::vector<CapturedState> states;  // where objects ended, what was taken back left out
+  if (view->tip.txid != Txid()) states.push_back(view->tip);
+  const auto take_back = [&](const ObjectHeader& h, Txid txid) -> Status {
+    while (!states.empty() && states.back().txid > txid) states.pop_back();
+    if (states.empty() || states.back().txid != txid) {
+      return Status(Tag::kChainBroken, LogKey(h.slot) + ": goes back to txid " +
+                                           std::to_string(txid.value) +
+                                           ", and no object in reach ends there");
+    }
+    view->tip = states.back();
+    return Status::Ok();
+  };
   for (const LogEntry& entry : walk.entries) {
     const ObjectHeader& h = entry.header;
     view->previous_hash = entry.follow_hash;
@@ -49,6 +61,9 @@ void Follow(const LogWalk& walk, StoreView* view) {
         // Only a rewind to before the heal ends it; another epoch alone does not.
         if (view->heal_open && h.continues_from <= view->before_heal.txid) view->heal_open = false;
         view->tip = StateOf(h);
+        if (h.continues_from != h.last_txid) {
+          GUILDLITE_RETURN_IF_ERROR(take_back(h, h.continues_from));
+        }
         break;
       case ObjectKind::kHealBegin:
         if (!view->heal_open) view->before_heal = view->tip;
@@ -59,15 +74,18 @@ void Follow(const LogWalk& walk, StoreView* view) {
         view->tip = StateOf(h);
         break;
       case ObjectKind::kUndo:
-        view->tip = StateOf(h);
+        GUILDLITE_RETURN_IF_ERROR(take_back(h, Txid(h.first_txid.value - 1)));
         break;
       case ObjectKind::kVoid:
       case ObjectKind::kSnapshot:
         break;
     }
+    if (states.empty() || states.back().txid != view->tip.txid) states.emplace_back();
+    states.back() = view->tip;
   }
   view->next = walk.next;
   view->manifest = walk.manifest;
+  return Status::Ok();
 }
 
 }  // namespace
@@ -94,7 +112,7 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   }
   auto walk = WalkLog(store, m, from, settings);
   if (!walk.ok()) return walk.status();
-  Follow(*walk, &view);
+  GUILDLITE_RETURN_IF_ERROR(Follow(*walk, &view));
   // A scan ended at E without a transaction after it: E's checksum is known to its snapshot alone.
   if (!hint && newest && !view.tip.rolling_known && view.tip.txid == newest->usable_from) {
     auto header = ReadHeader(store, newest->key);
@@ -175,8 +193,19 @@ Result<StoreView> ClaimFirst(ObjectStore& store, Random& random, Clock& clock, L
 
 namespace {
 
+// Whether the manifest says where this epoch ended, or still what ClaimNext() put there for the
+// time being: then the slot it names holds no FENCE of a later epoch.
+Result<bool> IsRecorded(ObjectStore& store, const PastEpoch& past) {
+  auto header = ReadHeader(store, LogKey(past.fence));
+  if (header.status().tag() == Tag::kNotFound) return true;  // retired; nothing better is known
+  if (!header.ok()) return header.status();
+  return header->kind == ObjectKind::kFence && header->epoch > past.epoch;
+}
+
 // The end of the epoch before ours, as our FENCE froze it, belongs into the manifest: positions of
-// that epoch are judged by it.
+// that epoch are judged by it. So do the ends of the epochs before it whose own claims died before
+// they were recorded: nothing of theirs came after, so they ended in the same state. And what a
+// rewind took back is no part of any epoch.
 Status RecordPastEnd(ObjectStore& store, Random& random, const Claimant& claimant, Slot fence,
                      const CapturedState& end, ManifestAt* manifest) {
   const auto& past = manifest->manifest.past_epochs;
@@ -184,11 +213,22 @@ Status RecordPastEnd(ObjectStore& store, Random& random, const Claimant& claiman
                        past.back().history_hash == end.history_hash)) {
     return Status::Ok();
   }
+  size_t from = past.size() - 1;
+  for (; from > 0; --from) {
+    const auto recorded = IsRecorded(store, past[from - 1]);
+    if (!recorded.ok()) return recorded.status();
+    if (*recorded) break;
+  }
   auto updated = UpdateManifest(store, random, [&](Manifest& m) -> Status {
     if (m.session != claimant.session) return Fenced(m);
-    m.past_epochs.back().last_txid = end.txid;
-    m.past_epochs.back().history_hash = end.history_hash;
-    m.past_epochs.back().fence = fence;
+    for (size_t i = 0; i < m.past_epochs.size(); ++i) {
+      PastEpoch& p = m.past_epochs[i];
+      if (i >= from) p.fence = fence;
+      if (i >= from || p.last_txid > end.txid) {
+        p.last_txid = end.txid;
+        p.history_hash = end.history_hash;
+      }
+    }
     return Status::Ok();
   });
   if (!updated.ok()) return updated.status();
