@@ -16,12 +16,12 @@ struct Facts {
 Facts FromBits(unsigned bits) {
   const auto bit = [&](int i) { return (bits >> i & 1) != 0; };
   Facts f;
-  f.local = {bit(0), bit(1), bit(2), bit(3), bit(4), bit(5)};
-  f.store = {bit(6), bit(7), bit(8), bit(9), bit(11)};
-  f.asked = bit(10);
+  f.local = {bit(0), bit(1), bit(2), bit(3), bit(4), bit(5), bit(6)};
+  f.store = {bit(7), bit(8), bit(9), bit(10), bit(11), bit(12)};
+  f.asked = bit(13);
   return f;
 }
-constexpr unsigned kCombinations = 1u << 12;
+constexpr unsigned kCombinations = 1u << 14;
 
 std::string Show(const Facts& f) {
   std::string s;
@@ -31,12 +31,14 @@ std::string Show(const Facts& f) {
   add(f.local.remembered, "remembered");
   add(f.local.same_inode, "same_inode");
   add(f.local.proven, "proven");
+  add(f.local.kept, "kept");
   add(f.local.heal_owed, "heal_owed");
   add(f.local.empty, "empty");
   add(f.local.log_known, "log_known");
   add(f.store.exists, "exists");
   add(f.store.same_lineage, "same_lineage");
   add(f.store.our_session, "our_session");
+  add(f.store.our_takeover, "our_takeover");
   add(f.store.tip_in_history, "tip_in_history");
   add(f.store.tip_beyond, "tip_beyond");
   add(f.asked, "asked");
@@ -56,6 +58,7 @@ class ReconcileTest : public ::testing::Test {
   }
 };
 
+// H8: a position handed out is never given to another transaction of the same epoch.
 TEST_F(ReconcileTest, GoesOnInTheSameEpochOnlyWithEveryProof) {
   ForAll([](const Facts& f, const Decision& d) {
     const bool all = f.store.exists && f.local.remembered && f.local.same_inode && f.local.proven &&
@@ -63,7 +66,7 @@ TEST_F(ReconcileTest, GoesOnInTheSameEpochOnlyWithEveryProof) {
                      f.store.tip_in_history;
     EXPECT_EQ(d.verdict == Verdict::kContinue, all);
     if (d.verdict == Verdict::kContinue) {
-      EXPECT_FALSE(d.new_epoch);
+      EXPECT_EQ(d.new_epoch, !f.local.kept);
     }
   });
 }
@@ -89,7 +92,7 @@ TEST_F(ReconcileTest, ACopiedFolderNeverBecomesASecondWriterByItself) {
   ForAll([](const Facts& f, const Decision& d) {
     if (f.asked || !f.store.exists) return;
     if (!f.local.remembered || !f.local.same_inode || !f.store.same_lineage ||
-        !f.store.our_session) {
+        (!f.store.our_session && !f.store.our_takeover)) {
       EXPECT_EQ(d.verdict, Verdict::kRefuse);
     }
   });
@@ -144,17 +147,21 @@ struct Row {
 
 TEST_F(ReconcileTest, TheTableOfTheHeader) {
   const LocalFacts nothing{};
-  const LocalFacts whole{.remembered = true, .same_inode = true, .proven = true, .log_known = true};
+  const LocalFacts whole{
+      .remembered = true, .same_inode = true, .proven = true, .kept = true, .log_known = true};
+  const LocalFacts unkept{
+      .remembered = true, .same_inode = true, .proven = true, .log_known = true};
   const LocalFacts unproven{.remembered = true, .same_inode = true, .log_known = true};
   const LocalFacts owed{
       .remembered = true, .same_inode = true, .proven = true, .heal_owed = true, .log_known = true};
   const LocalFacts moved{.remembered = true, .proven = true, .log_known = true};
   const LocalFacts empty{.empty = true};
   const StoreFacts none{};
-  const StoreFacts ours{true, true, true, true};
-  const StoreFacts behind{true, true, true, false};
-  const StoreFacts beyond{true, true, true, false, true};
+  const StoreFacts ours{true, true, true, false, true};
+  const StoreFacts behind{true, true, true, false, false};
+  const StoreFacts beyond{true, true, true, false, false, true};
   const StoreFacts taken{true, true, false, false};
+  const StoreFacts planned{true, true, false, true};
   const StoreFacts other{true, false, false, false};
   const Row rows[] = {
       {"1 new store", nothing, none, true, Verdict::kFirstStart},
@@ -163,6 +170,7 @@ TEST_F(ReconcileTest, TheTableOfTheHeader) {
       {"2 asked", whole, none, true, Verdict::kFirstStart},
       {"3", whole, ours, false, Verdict::kContinue},
       {"3 asked", whole, ours, true, Verdict::kContinue},
+      {"3 after a power loss", unkept, ours, false, Verdict::kContinue},
       {"4 unproven", unproven, ours, false, Verdict::kHeal},
       {"4 owed", owed, ours, false, Verdict::kHeal},
       {"4 tip unknown", whole, behind, false, Verdict::kHeal},
@@ -176,6 +184,9 @@ TEST_F(ReconcileTest, TheTableOfTheHeader) {
       {"6 another lineage", whole, other, true, Verdict::kCompare},
       {"7 another inode", moved, ours, false, Verdict::kRefuse, Tag::kDiverged},
       {"7 another lineage", whole, other, false, Verdict::kRefuse, Tag::kDiverged},
+      {"10", whole, planned, false, Verdict::kCompare},
+      {"10 asked", unproven, planned, true, Verdict::kCompare},
+      {"10 in a copied folder", moved, planned, false, Verdict::kRefuse, Tag::kDiverged},
       {"8", empty, other, true, Verdict::kRefuse, Tag::kRestoreNeeded},
   };
   for (const Row& row : rows) {

@@ -54,6 +54,14 @@ struct World {
     Must(process->Sync());
     ASSERT_TRUE(process->Disconnect());
   }
+  // As if the machine had been started anew since.
+  void Reboot() {
+    const std::string path = db.path() + "-guildlite/state";
+    std::string state = Must(ReadWholeFile(path));
+    const std::string boot_id = BootId();
+    state.replace(state.find(boot_id), boot_id.size(), "another boot");
+    Must(ReplaceFile(path, state));
+  }
   void ExpectLatest(const std::string& when = "") {
     auto content = RestoredContent(memory, dir.path(), "");
     ASSERT_TRUE(content.ok()) << when << " " << content.status().ToString();
@@ -381,12 +389,7 @@ TEST(Replicator, ASpoolLostWithoutItsTableLeavesNoHoleInTheLog) {
         std::filesystem::remove(entry.path());
       }
     }
-    if (power_loss) {
-      std::string state = Must(ReadWholeFile(w.db.path() + "-guildlite/state"));
-      const std::string boot_id = BootId();
-      state.replace(state.find(boot_id), boot_id.size(), "another boot");
-      Must(ReplaceFile(w.db.path() + "-guildlite/state", state));
-    }
+    if (power_loss) w.Reboot();
     w.store.SetOutage(Fault::kNone);
     auto process = w.Open(false);
     ASSERT_TRUE(process->Settled().ok());
@@ -395,6 +398,293 @@ TEST(Replicator, ASpoolLostWithoutItsTableLeavesNoHoleInTheLog) {
     ASSERT_TRUE(synced.ok()) << synced.ToString();
     w.ExpectLatest(power_loss ? "torn" : "gone");
   }
+}
+
+// The capture task finds nothing left to do then, and nobody else wakes the shipper.
+TEST(Replicator, ACommitCapturedByWhoeverAskedForItsPositionShips) {
+  World w;
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  for (uint64_t i = 0; i < 50; ++i) {
+    ASSERT_TRUE(w.db.Commit({{1, i}}, 1));
+    const auto position = process->replicator->position();
+    ASSERT_TRUE(position);
+    const int64_t deadline = SystemClock().MonotonicMs() + 5000;
+    while (process->replicator->durable_position() != position) {
+      ASSERT_LT(SystemClock().MonotonicMs(), deadline) << "commit " << i << " never ships";
+      std::this_thread::yield();
+    }
+  }
+}
+
+// H8: nothing tells whether the WAL had more, so a number handed out is not given away twice.
+TEST(Replicator, AfterAPowerLossItGoesOnInANewEpochWithoutAHeal) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  std::optional<Position> shipped;
+  std::optional<Position> pending;
+  {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    for (int i = 0; i < 5; ++i) w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok());
+    shipped = process->replicator->position();
+    w.store.SetOutage(Fault::kFail);
+    w.db.CommitRandom(random);
+    pending = process->replicator->position();
+  }
+  w.store.SetOutage(Fault::kNone);
+  w.Reboot();
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  EXPECT_EQ(process->replicator->status().epoch, Epoch(2));
+  EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
+  w.ExpectLatest();
+  w.ExpectDenseLog();
+  ASSERT_TRUE(shipped && pending);
+  auto waited = process->replicator->Wait(*shipped, 1000);
+  EXPECT_TRUE(waited.ok() && *waited) << waited.status().ToString();
+  EXPECT_EQ(process->replicator->Wait(*pending, 0).status().tag(), Tag::kPositionLost);
+}
+
+TEST(Replicator, AMachineStartedAnewAfterACleanCloseGoesOnInItsEpoch) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  w.Reboot();
+  {
+    auto process = w.Open(false);
+    ASSERT_TRUE(process->Settled().ok());
+    EXPECT_EQ(process->replicator->status().epoch, Epoch(1));
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok());
+    EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
+    // Killed: since it was opened, the close before proves nothing about what was handed out.
+  }
+  w.Reboot();
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_EQ(process->replicator->status().epoch, Epoch(2));
+}
+
+TEST(Replicator, APositionOfAnEarlierProcessIsToldFromAForgedOne) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  std::vector<Position> positions;
+  const auto commit = [&](Process& process, int n) {
+    w.store.SetOutage(Fault::kFail);  // all of them in one object
+    for (int i = 0; i < n; ++i) {
+      w.db.CommitRandom(random);
+      positions.push_back(*process.replicator->position());
+    }
+    w.store.SetOutage(Fault::kNone);
+    ASSERT_TRUE(process.Sync().ok());
+  };
+  const auto check = [&](Process& process) {
+    for (Position p : positions) {
+      for (const int64_t timeout_ms : {0, 1000}) {
+        auto waited = process.replicator->Wait(p, timeout_ms);
+        EXPECT_TRUE(waited.ok() && *waited) << p.ToString() << waited.status().ToString();
+        Position forged = p;
+        forged.check ^= 1;
+        EXPECT_EQ(process.replicator->Wait(forged, timeout_ms).status().tag(), Tag::kPositionLost)
+            << p.ToString();
+      }
+    }
+  };
+  {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    for (int i = 0; i < 4; ++i) commit(*process, 1 + i);
+    check(*process);
+  }
+  {
+    auto process = w.Open(false);
+    ASSERT_TRUE(process->Settled().ok());
+    ASSERT_TRUE(process->Sync().ok());
+    check(*process);
+    commit(*process, 3);
+  }
+  w.Reboot();
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  ASSERT_TRUE(process->Sync().ok());
+  EXPECT_EQ(process->replicator->status().epoch, Epoch(2));
+  check(*process);
+  Position other = positions.back();
+  other.epoch = Epoch(2);
+  other.txid = Txid(1);
+  EXPECT_EQ(process->replicator->Wait(other, 0).status().tag(), Tag::kPositionLost)
+      << "the second epoch began later";
+}
+
+// H17: in the log, but no snapshot is below it.
+TEST(Replicator, APositionOfAnEpochThatNothingRestoresIsNotDurable) {
+  World w;
+  w.store.OnCall([](const FaultStore::Call& call) {
+    return call.kind == FaultStore::kPut && call.key.starts_with("snapshot") ? Fault::kFail
+                                                                             : Fault::kNone;
+  });
+  std::optional<Position> position;
+  {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.Commit({{1, 1}, {2, 2}}, 2);
+    position = process->replicator->position();
+    while (process->replicator->status().ship.puts == 0) std::this_thread::yield();
+  }
+  w.Reboot();
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  ASSERT_TRUE(position);
+  EXPECT_GT(process->replicator->status().epoch, position->epoch);
+  auto waited = process->replicator->Wait(*position, 0);
+  EXPECT_FALSE(waited.ok() && *waited);
+  w.store.OnCall(nullptr);
+  ASSERT_TRUE(process->Sync().ok());
+  w.ExpectLatest();
+}
+
+// Whatever the sidecar remembers of it, and however it came to be: nothing after its begin
+// restores.
+TEST(Replicator, AHealLeftOpenInTheLogIsEndedByTheNextOpen) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  {
+    w.db.Open();
+    w.db.Stranger({{1, 77}}, w.db.pages());
+    w.db.Close(/*stranger=*/true);
+    std::atomic<bool> begun{false};
+    w.store.OnCall([&](const FaultStore::Call& call) {
+      if (begun) return Fault::kFail;
+      if (IsLogPut(call)) {
+        auto walk = WalkLog(w.memory, Must(ReadManifest(w.memory)).manifest.lineage, Slot(1));
+        begun = walk.ok() && walk->entries.back().header.kind == ObjectKind::kHealBegin;
+      }
+      return begun ? Fault::kFail : Fault::kNone;
+    });
+    auto process = w.Open(false);
+    ASSERT_TRUE(process->Settled().ok());
+    while (process->replicator->status().capture.scan_pages != 0 || !begun) {
+      std::this_thread::yield();
+    }
+  }
+  w.store.OnCall(nullptr);
+  {
+    Sidecar sidecar(w.db.path() + "-guildlite");
+    Must(sidecar.Lock());
+    Must(sidecar.WriteHealOwed(false));
+  }
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  w.ExpectLatest();
+}
+
+// Killed between the swap of the manifest and the FENCE: until that is in the log the old owner
+// ships on.
+TEST(Replicator, ATakeoverCutShortComparesWithWhatTheOldOwnerShippedMeanwhile) {
+  for (const bool shipped_meanwhile : {false, true}) {
+    World w;
+    std::mt19937_64 random(testing::TestSeed());
+    auto owner = w.Open(true);
+    ASSERT_TRUE(owner->Settled().ok());
+    for (int i = 0; i < 5; ++i) w.db.CommitRandom(random);
+    ASSERT_TRUE(owner->Sync().ok());
+
+    TempDir elsewhere;
+    SimDatabase copy(elsewhere.File("app.db"));
+    Must(RemoveFile(copy.path()));
+    Must(ReplaceFile(copy.path(), w.db.content()));
+    FaultStore others(w.memory);
+    others.OnCall(
+        [](const FaultStore::Call& call) { return IsLogPut(call) ? Fault::kFail : Fault::kNone; });
+    {
+      Process taker(copy, others, {FastOptions(), true, {}, {}});
+      taker.Connect();
+      while (Must(ReadManifest(w.memory)).manifest.epoch == Epoch(1)) std::this_thread::yield();
+    }
+    others.OnCall(nullptr);
+    if (shipped_meanwhile) {
+      w.db.CommitRandom(random);
+      ASSERT_TRUE(owner->Sync().ok());
+    }
+    Process taker(copy, others, {FastOptions(), false, {}, {}});
+    taker.Connect();
+    const Status settled = taker.Settled();
+    if (shipped_meanwhile) {
+      EXPECT_EQ(settled.tag(), Tag::kDiverged) << settled.ToString();
+      w.ExpectLatest("the old owner's");
+      continue;
+    }
+    ASSERT_TRUE(settled.ok()) << settled.ToString();
+    EXPECT_EQ(taker.replicator->status().capture.heals, 0u) << taker.AllWarnings();
+    w.db.CommitRandom(random);
+    EXPECT_FALSE(owner->Sync().ok()) << "it has met the FENCE";
+  }
+}
+
+// What was captured while the store was away must not be numbered on when another writer had the
+// log in between.
+TEST(Replicator, AComparisonAfterAnOutageForgetsWhatWasCapturedMeanwhile) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.Replicated(random);  // killed: the WAL holds the mark of the log's tip
+  {
+    TempDir elsewhere;
+    SimDatabase copy(elsewhere.File("app.db"));
+    Must(RemoveFile(copy.path()));
+    Must(ReplaceFile(copy.path(), w.db.content()));
+    Process successor(copy, w.store, {FastOptions(), true, {}, {}});
+    successor.Connect();
+    const Status settled = successor.Settled();
+    ASSERT_TRUE(settled.ok()) << settled.ToString();
+  }
+  w.store.SetOutage(Fault::kFail);
+  Options options = FastOptions();
+  options.open_wait_ms = 10;
+  auto process = w.Open(true, options);
+  while (process->warnings().empty()) std::this_thread::yield();
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(w.db.CommitRandom(random));
+  while (process->replicator->status().capture.transactions < 5) std::this_thread::yield();
+  w.store.SetOutage(Fault::kNone);
+  const Status settled = process->Settled();
+  ASSERT_TRUE(settled.ok()) << settled.ToString();
+  ASSERT_TRUE(w.db.CommitRandom(random));
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString() << process->AllWarnings();
+  EXPECT_EQ(process->replicator->status().capture.heals, 0u) << process->AllWarnings();
+  w.ExpectLatest();
+  w.ExpectDenseLog();
+}
+
+// Within one tick of the file system's clock a write changes no time of the file.
+TEST(Replicator, AStrangersWriteRightAfterTheCloseIsHealed) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  for (uint64_t life = 0; life < 8; ++life) {
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    ASSERT_TRUE(w.db.Commit({{1, life}, {2, life}, {3, life}}, 3));
+    ASSERT_TRUE(process->Sync().ok()) << life;
+    w.ExpectLatest(std::to_string(life));
+    ASSERT_TRUE(w.db.Close());
+    process->replicator->IndexUnmapping(process.get());
+    process->replicator->LeavingExclusive();
+    w.db.Open();
+    w.db.Stranger({{2, 1000 + life}}, 3);
+    w.db.Close(/*stranger=*/true);
+    process->replicator->Close(5000);
+  }
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  ASSERT_TRUE(process->Sync().ok());
+  w.ExpectLatest();
 }
 
 TEST(Replicator, AStoreEmptiedDuringAnOutageGetsANewLogOfEverything) {

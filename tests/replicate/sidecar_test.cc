@@ -142,6 +142,10 @@ TEST_F(SidecarTest, EveryRecordComesBackInAnotherProcess) {
   auto state = s.ReadState();
   ASSERT_TRUE(state.ok());
   EXPECT_EQ(*state, State());
+  SidecarState closed = State();
+  closed.open = false;
+  ASSERT_TRUE(s.WriteState(closed).ok());
+  EXPECT_EQ(*s.ReadState(), closed);
   EXPECT_EQ(s.ReadLink(), link);
   EXPECT_EQ(s.ReadAcknowledged(), acknowledged);
   EXPECT_TRUE(s.ReadHealOwed());

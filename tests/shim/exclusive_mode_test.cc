@@ -106,6 +106,18 @@ TEST_F(ExclusiveMode, AResetAsksAtTheWalHeader) {
   EXPECT_EQ(c.Text("PRAGMA integrity_check"), "ok");
 }
 
+// There is no WRITE lock to be refused.
+TEST_F(ExclusiveMode, AWriteIsRefusedAtTheWalHeader) {
+  Connection c = OpenOnHeap();
+  events_->exclusive_write_answer = Status(Tag::kFenced, "somebody else's");
+  EXPECT_EQ(c.Run("INSERT INTO t VALUES(1)") & 0xff, SQLITE_READONLY);
+  EXPECT_EQ(events_->Take(), Calls{});
+  EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "0");
+  events_->exclusive_write_answer = Status::Ok();
+  c.Ok("INSERT INTO t VALUES(2)");
+  EXPECT_EQ(c.Text("SELECT count(*) FROM t"), "1");
+}
+
 // The index is restarted before SQLite truncates, so that a refusal meets the next commit too.
 TEST_F(ExclusiveMode, ATruncateCheckpointIsRefusedAtTheTruncation) {
   Connection c = OpenOnHeap();

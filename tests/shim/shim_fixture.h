@@ -32,6 +32,7 @@ class RecordingEvents : public WalEvents {
   void IndexUnmapping(const void* owner) override;
   Status BeforeWriteLock() override;
   Status BeforeRollbackWrite() override;
+  Status BeforeExclusiveWrite() override { return exclusive_write_answer; }
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   void CheckpointBegins() override;
@@ -50,6 +51,7 @@ class RecordingEvents : public WalEvents {
   // Answers; set them before they are needed or from the thread that runs the statement.
   Status write_lock_answer = Status::Ok();
   Status rollback_write_answer = Status::Ok();
+  Status exclusive_write_answer = Status::Ok();
   Status commit_answer = Status::Ok();
   std::atomic<bool> may_discard = true;
   std::function<void(const std::string&)> on_call;  // after recording, outside the lock

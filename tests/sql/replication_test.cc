@@ -1,12 +1,14 @@
 // What replication promises a program that owns its database: whatever it does with it in SQL, and
 // however it ends, what comes back from the store is what it committed, page by page; and what was
 // shipped once is not shipped again.
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/sql/sql_process.h"
@@ -818,6 +820,48 @@ TEST_F(ReplicationTest, ExclusiveLockingModeFromTheBeginningIsReplicated) {
   EXPECT_EQ(Difference(content, db.Content()), "");
   db.Ok("INSERT INTO t(b) VALUES (1)");
   ExpectInStore(db, Url());
+}
+
+// No WAL is left that would prove anything: what the database file was at rest does.
+TEST_F(ReplicationTest, AKillAfterATruncateCheckpointNeedsNoHeal) {
+  std::string content;
+  {
+    SqlProcess process;
+    Connection db = StartedWith(process, 5);
+    db.Ok("SELECT replication_sync()");
+    db.Ok("INSERT INTO t(b) VALUES ('not shipped, perhaps')");
+    EXPECT_EQ(db.Text("PRAGMA wal_checkpoint(TRUNCATE)").substr(0, 2), "0|");
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!fs::exists(Path("a.db-guildlite/clean"))) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      std::this_thread::yield();
+    }
+    content = db.Content();
+    process.Kill();
+  }
+  SqlProcess process;
+  Connection db = OpenLoaded(process, Path("a.db"));
+  EXPECT_EQ(Difference(content, db.Content()), "");
+  ExpectInStore(db, Url());
+  EXPECT_EQ(db.Text("SELECT epoch FROM replication_status"), "1");
+}
+
+// Nothing but the header of its new WAL comes before the first commit.
+TEST_F(ReplicationTest, ExclusiveLockingModeFromTheBeginningNeedsNoHealAtAnOpen) {
+  std::string position;
+  for (int life = 0; life < 3; ++life) {
+    SqlProcess process;
+    Connection db = process.Open(Path("a.db"));
+    db.Ok("PRAGMA locking_mode=EXCLUSIVE");
+    ASSERT_TRUE(db.Load().ok());
+    if (life == 0) {
+      db.Ok("SELECT replication_start(?)", {Url()});
+      db.Ok("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+    }
+    db.Ok("INSERT INTO t(b) VALUES (?)", {int64_t{life}});
+    ExpectInStore(db, Url());
+    EXPECT_EQ(db.Text("SELECT epoch FROM replication_status"), "1") << "life " << life;
+  }
 }
 
 TEST_F(ReplicationTest, JournalModeMayChangeInExclusiveLockingMode) {

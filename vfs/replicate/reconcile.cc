@@ -23,7 +23,7 @@ Decision Reconcile(const LocalFacts& local, const StoreFacts& store, bool asked)
   const bool ours = local.remembered && store.same_lineage && local.same_inode;
   if (ours && store.our_session) {
     if (local.proven && !local.heal_owed && store.tip_in_history) {
-      return {Verdict::kContinue, false, {}};  // row 3
+      return {Verdict::kContinue, !local.kept, {}};  // row 3
     }
     if (local.proven && !local.heal_owed && store.tip_beyond) {  // row 9
       return Refuse(Tag::kDiverged,
@@ -34,13 +34,15 @@ Decision Reconcile(const LocalFacts& local, const StoreFacts& store, bool asked)
     }
     return {Verdict::kHeal, true, {}};  // row 4
   }
-  if (ours && !asked) {  // row 5
+  // Asked for when it was planned; a copied folder is none of that.
+  const bool takeover = ours && store.our_takeover;  // row 10
+  if (ours && !asked && !takeover) {                 // row 5
     return Refuse(
         Tag::kFenced,
         "another writer has taken over this log; writes here would not be part of it. To "
         "take it back call replication_start() with the url, on a copy of its newest state");
   }
-  if (!asked) {  // row 7
+  if (!asked && !takeover) {  // row 7
     return Refuse(
         Tag::kDiverged,
         "this database file is not the one its replication folder was made for (copied or "
@@ -52,7 +54,7 @@ Decision Reconcile(const LocalFacts& local, const StoreFacts& store, bool asked)
                   "this database is empty but the store holds a backup; restore it with "
                   "snapshot_restore() to a new file, or use another url");
   }
-  return {Verdict::kCompare, true, {}};  // rows 5, 6
+  return {Verdict::kCompare, true, {}};  // rows 5, 6, 10
 }
 
 }  // namespace guildlite

@@ -21,7 +21,8 @@ constexpr uint32_t kLogBlockPages = 64;
 // How often a page that matches neither table nor WAL is read again before the scan calls it a page
 // written behind our back. A torn read lasts as long as one page write of a checkpoint.
 constexpr uint32_t kScanRetriesMax = 64;
-constexpr size_t kChecksMax = 8192;
+// Positions told apart without asking the store; 256 KiB.
+constexpr size_t kChecksMax = 65536;
 // Encoded differences of a heal that wait for the store: then the scan waits too.
 constexpr uint64_t kHealPendingMax = 16 << 20;
 
@@ -82,14 +83,21 @@ void Recorder::Unlock() {
   unlocked_.notify_one();
 }
 
-void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
-  const Guard guard(*this);
-  writer_.reset();  // of a capture begun while the store was away
+// What a capture begun while the store was away has left.
+void Recorder::Reset() {
+  writer_.reset();
   taken_ = 0;
   markers_.clear();
   checks_.clear();
   skip_.reset();
-  healing_ = dropped_ = false;
+  scan_.reset();
+  counters_.scan_pages = 0;
+  healing_ = dropped_ = log_ahead_ = false;
+}
+
+void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
+  const Guard guard(*this);
+  Reset();
   (void)spool_.Discard();
   state_ = CapturedState();
   state_.txid = txid;
@@ -102,6 +110,8 @@ void Recorder::StartFirst(Txid txid, uint64_t history_hash) {
 void Recorder::StartAt(const CapturedState& state, PageTable table, Txid acknowledged,
                        const std::optional<FileIdentity>& unchanged) {
   const Guard guard(*this);
+  Reset();
+  any_generation_ = false;
   state_ = state;
   table_ = std::move(table);
   table_header_ = state.txid;
@@ -120,6 +130,7 @@ void Recorder::StartAt(const CapturedState& state, PageTable table, Txid acknowl
 
 void Recorder::StartHeal(const CapturedState& state, PageTable table) {
   const Guard guard(*this);
+  Reset();
   state_ = state;
   table_ = std::move(table);
   table_must_flush_ = true;
@@ -202,7 +213,8 @@ Status Recorder::EnterGeneration(const Published& published) {
         std::array<std::byte, kFrameHeaderSize> bytes;
         auto n = wal_.ReadAt(FrameOffset(frame, header->page_size), bytes);
         if (!n.ok() || *n != bytes.size()) break;
-        frame_of_[FrameHeader::Decode(bytes).pgno.value] = frame;
+        const Pgno pgno = FrameHeader::Decode(bytes).pgno;
+        if (pgno.value != 0) frame_of_.Set(pgno, frame);
       }
     }
     return Status::Ok();
@@ -221,7 +233,7 @@ Status Recorder::EnterGeneration(const Published& published) {
     estimated_ = true;
   }
   SealOpen();
-  frame_of_.clear();
+  frame_of_.Clear();
   sealed_ahead_ = false;
   header_ = *header;
   state_.mark = WalTailer::Start(*header);
@@ -360,8 +372,8 @@ bool Recorder::ReadBase(Pgno pgno, uint64_t hash, std::span<std::byte> out) {
       !scan_->touched[pgno.value - 1] && !scan_->scanned[pgno.value - 1]) {
     return false;  // invariant 4
   }
-  if (const auto it = frame_of_.find(pgno.value); it != frame_of_.end() && tailer_) {
-    if (tailer_->ReadPage(it->second, state_.page_size, out).ok() && PageHash(pgno, out) == hash) {
+  if (const uint32_t frame = frame_of_.Get(pgno); frame != 0 && tailer_) {
+    if (tailer_->ReadPage(frame, state_.page_size, out).ok() && PageHash(pgno, out) == hash) {
       return true;
     }
   }
@@ -405,7 +417,7 @@ Status Recorder::Apply(const WalTransaction& wal) {
   t.time_ms = std::max(state_.time_ms, now);
   GUILDLITE_RETURN_IF_ERROR(Encode(&t, entries, read));
   if (dropped_) return Status::Ok();
-  for (const FrameRef& ref : wal.pages) frame_of_[ref.pgno.value] = ref.frame;
+  for (const FrameRef& ref : wal.pages) frame_of_.Set(ref.pgno, ref.frame);
   state_.mark = wal.end;
   wal_dirty_ = true;
   ++counters_.transactions;
@@ -433,7 +445,7 @@ Status Recorder::Encode(Transaction* t, const std::vector<PageEntry>& entries,
   t->rolling_known = table_.complete() && !healing_ && !(scan_ && scan_->kind == ScanKind::kFirst);
   t->rolling_checksum = t->rolling_known ? table_.sum() : 0;
 
-  checks_.push_back({t->txid, static_cast<uint32_t>(t->history_hash)});
+  checks_.push_back(static_cast<uint32_t>(t->history_hash));
   if (checks_.size() > kChecksMax) checks_.pop_front();
   state_.txid = t->txid;
   state_.history_hash = t->history_hash;
@@ -612,6 +624,15 @@ void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
 
 void Recorder::LeavingExclusive() {
   if (!closing_.exchange(false, std::memory_order_relaxed)) return;
+  // Still under the lock: whoever writes once it is gone writes in a later tick.
+  std::mutex m;
+  std::condition_variable cv;
+  std::unique_lock lock(m);
+  for (auto id = IdentityOf(database_path_); id.ok();) {
+    const int64_t age_ms = clock_.NowMs() - id->ctime_ns / 1000000;
+    if (age_ms < 0 || age_ms > kCleanGapNs / 1000000) break;
+    clock_.WaitFor(cv, lock, kCleanGapNs / 1000000 + 1 - age_ms);
+  }
   const Guard guard(*this);
   unchanged_.reset();
   if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
@@ -699,7 +720,8 @@ void Recorder::Acknowledge(const ShipItem& item) {
   const Guard guard(*this);
   if (item.kind != ObjectKind::kData) {
     if (!markers_.empty() && markers_.front().kind == item.kind) markers_.pop_front();
-    if (item.kind == ObjectKind::kHealEnd && !healing_) (void)sidecar_.WriteHealOwed(false);
+    // Another heal may have begun, and even ended here, before this end was in the log.
+    if (!healing_ && markers_.empty()) (void)sidecar_.WriteHealOwed(false);
     return;
   }
   spool_.Acknowledge(item.last);
@@ -935,9 +957,8 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
       case ScanKind::kSnapshot:
         if (hashes[i] != known) {
           // Its version is still in the WAL alone, or the read was torn.
-          const auto it = frame_of_.find(pgno.value);
-          if (it != frame_of_.end() && tailer_ &&
-              tailer_->ReadPage(it->second, page_size, image).ok()) {
+          const uint32_t frame = frame_of_.Get(pgno);
+          if (frame != 0 && tailer_ && tailer_->ReadPage(frame, page_size, image).ok()) {
             hashes[i] = PageHash(pgno, image);
           }
         }
@@ -1052,14 +1073,8 @@ void Recorder::RestartFrom(const CapturedState& log_state, bool same_history) {
   state_ = log_state;
   state_.mark = mark;
   if (state_.page_size == 0) state_.page_size = page_size;  // the log holds no page yet
-  dropped_ = false;
-  healing_ = false;
-  checks_.clear();
-  markers_.clear();
-  skip_.reset();
-  writer_.reset();
-  if (!same_history || std::exchange(log_ahead_, false)) table_ = PageTable();
-  log_ahead_ = false;
+  if (!same_history || log_ahead_) table_ = PageTable();
+  Reset();
   for (uint32_t p = 1; p <= table_.pages(); ++p) {
     const bool doubtful = p <= unacknowledged_.size() && unacknowledged_[p - 1];
     if (doubtful && Pgno(p) != LockPage(state_.page_size)) table_.Set(Pgno(p), 0);
@@ -1096,11 +1111,12 @@ Status Recorder::Flush(bool sync) {
   return FlushLocked(sync);
 }
 
-Result<CapturedState> Recorder::FlushForClose(const FileIdentity& file) {
+Result<CapturedState> Recorder::FlushAtRest(const FileIdentity& file, bool closing) {
   const Guard guard(*this);
   if (dropped_ || !diverged_.empty()) {
     return Status(Tag::kNotDurable, "capture was not complete at close");
   }
+  if (state_.page_size == 0) return Status(Tag::kNotDurable, "nothing was captured yet");
   // Either the file is as it was when it was last proven, under the lock of our own close or at
   // open; or the index still says that nothing was committed since a reset of ours.
   const auto published = published_();
@@ -1108,7 +1124,7 @@ Result<CapturedState> Recorder::FlushForClose(const FileIdentity& file) {
                              link_->salt1 == published->salt1 && link_->salt2 == published->salt2 &&
                              link_->txid == state_.txid &&
                              link_->history_hash == state_.history_hash;
-  if (!nothing_since && !(unchanged_ && *unchanged_ == file)) {
+  if (!nothing_since && !(closing && unchanged_ && *unchanged_ == file)) {
     return Status(Tag::kNotDurable, "another process may have written the database since");
   }
   // Written without a WAL since (journal_mode=DELETE and back): that changes page 1 every time.
@@ -1119,8 +1135,8 @@ Result<CapturedState> Recorder::FlushForClose(const FileIdentity& file) {
       *n != first.size() || (*n != 0 && PageHash(Pgno(1), first) != table_.Get(Pgno(1)))) {
     return Status(Tag::kNotDurable, "the database file is not what was captured");
   }
-  state_.mark_valid = false;
-  GUILDLITE_RETURN_IF_ERROR(FlushLocked(true));
+  if (closing) state_.mark_valid = false;
+  GUILDLITE_RETURN_IF_ERROR(FlushLocked(closing));
   return state_;
 }
 
@@ -1156,12 +1172,9 @@ RecorderCounters Recorder::counters() {
 
 std::optional<uint32_t> Recorder::CheckAt(Txid txid) {
   const Guard guard(*this);
-  if (checks_.empty() || txid < checks_.front().first || txid > checks_.back().first) {
-    return std::nullopt;
-  }
-  const auto it = std::lower_bound(checks_.begin(), checks_.end(), txid,
-                                   [](const auto& entry, Txid t) { return entry.first < t; });
-  return it != checks_.end() && it->first == txid ? std::optional(it->second) : std::nullopt;
+  const uint64_t back = state_.txid.value - txid.value;  // the newest is state_.txid's
+  if (txid > state_.txid || back >= checks_.size()) return std::nullopt;
+  return checks_[checks_.size() - 1 - back];
 }
 
 int64_t Recorder::oldest_pending_ms() {

@@ -30,13 +30,13 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "guildlite/clock.h"
 #include "guildlite/status.h"
 #include "vfs/base/file_io.h"
 #include "vfs/capture/database_file.h"
+#include "vfs/capture/frame_index.h"
 #include "vfs/capture/page_table.h"
 #include "vfs/capture/wal_tailer.h"
 #include "vfs/format/segment_writer.h"
@@ -132,7 +132,7 @@ class Recorder {
   // gate.
   void WalHeaderWriting(const WalHeader& header, bool exclusive);
   // The EXCLUSIVE lock ends. After a close whose gate was passed the file now holds what was
-  // captured.
+  // captured; waits until a later change of it cannot hide in the same tick of its clock.
   void LeavingExclusive();
   // The published state is about to be out of sight: captures what it still says, if the mutex is
   // to be had within `wait_ms`.
@@ -171,10 +171,10 @@ class Recorder {
 
   // Writes spool and page table so that a restart is cheap; with `sync` it survives power loss.
   Status Flush(bool sync);
-  // At the last close, the WAL gone: everything captured and the table flushed. `file` is the
-  // database as it is now; an error unless it is proven that this holds what was captured and
-  // nothing else.
-  Result<CapturedState> FlushForClose(const FileIdentity& file);
+  // With nothing in the WAL: everything captured and the table flushed. `file` is the database as
+  // it was just now; an error unless it is proven that this holds what was captured and nothing
+  // else. `closing`: at the last close, and it survives power loss.
+  Result<CapturedState> FlushAtRest(const FileIdentity& file, bool closing);
 
   // Replication ends here: what an application's thread is doing inside has ended when this
   // returns, and nothing of the sidecar is touched after it.
@@ -198,7 +198,8 @@ class Recorder {
   void RestartFrom(const CapturedState& log_state, bool same_history = true);
 
   RecorderCounters counters();
-  // The low 32 bits of the history hash at `txid`, while it is among the last few thousand.
+  // The low 32 bits of the history hash at `txid`, while it is among the last kChecksMax captured
+  // here.
   std::optional<uint32_t> CheckAt(Txid txid);
   // Commit time of the oldest transaction not acknowledged; 0: none.
   int64_t oldest_pending_ms();
@@ -232,6 +233,7 @@ class Recorder {
   void Unlock();
 
   // REQUIRE the lock.
+  void Reset();
   Result<uint64_t> CatchUpLocked(uint64_t limit);
   Status EnsureWalOpen();
   Status EnterGeneration(const Published& published);
@@ -283,8 +285,7 @@ class Recorder {
   Txid table_header_;
   bool table_must_flush_ = false;     // transactions were captured that no spool batch holds
   std::vector<bool> unacknowledged_;  // pages changed since everything was acknowledged
-  std::unordered_map<uint32_t, uint32_t>
-      frame_of_;  // page -> its last captured frame, this generation
+  FrameIndex frame_of_;               // what was captured of this generation
   std::unique_ptr<BatchWriter> writer_;
   uint64_t taken_ = 0;  // of the open batch's bytes, in the spool file already
   Transaction last_;    // of the open batch
@@ -299,9 +300,9 @@ class Recorder {
   std::string diverged_;
   bool wal_dirty_ = false;  // captured frames not known to be on disk
   std::optional<std::pair<Txid, uint64_t>> skip_;
-  bool estimated_ = true;  // until the first live commit: times are estimates
-  std::deque<std::pair<Txid, uint32_t>> checks_;
-  int64_t open_first_ms_ = 0;  // commit time of the open batch's first transaction
+  bool estimated_ = true;        // until the first live commit: times are estimates
+  std::deque<uint32_t> checks_;  // of the newest transactions, up to state_.txid
+  int64_t open_first_ms_ = 0;    // commit time of the open batch's first transaction
   RecorderCounters counters_;
   std::string warning_;
 };

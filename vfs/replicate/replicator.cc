@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <unordered_map>
 
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/base/file_io.h"
+#include "vfs/replicate/log_history.h"
 #include "vfs/replicate/table_replay.h"
 
 namespace guildlite {
@@ -121,9 +121,16 @@ class Replicator::CaptureTask : public Task {
   Replicator& r_;
 };
 
+// A takeover of somebody else's log that is not known to have come to its end: until its FENCE is
+// in the log the old owner ships on (WriteSidecar() in TakeEpoch()). The first epoch has no old
+// owner.
+bool IsUnfinishedTakeover(const SidecarState& state, const Manifest& m) {
+  return m.session != Session() && state.session == Session() && state.planned == m.session &&
+         m.epoch > Epoch(1);
+}
+
 // What Examine() found.
 struct Replicator::Local {
-  std::optional<SidecarState> state;
   LocalFacts facts;
   CapturedState captured;
   PageTable table;
@@ -221,15 +228,18 @@ Status Replicator::Examine() {
   Local& l = *local_;
   auto state = sidecar_.ReadState();
   if (!state.ok()) return state.status();
-  l.state = *state;
+  state_ = *state;
   auto identity = IdentityOf(setup_.path);
   if (!identity.ok()) return identity.status();
   l.identity = *identity;
-  l.facts.remembered = l.state && l.state->url == setup_.options.url;
+  l.facts.remembered = state_ && state_->url == setup_.options.url;
   l.facts.same_inode =
-      l.state && l.state->device == identity->device && l.state->inode == identity->inode;
+      state_ && state_->device == identity->device && state_->inode == identity->inode;
   l.facts.heal_owed = sidecar_.ReadHealOwed();
-  const bool same_boot = l.state && l.state->boot_id == BootId();
+  const bool same_boot = state_ && state_->boot_id == BootId();
+  // What was handed out and is in the WAL alone may be gone after a power loss, and nothing here
+  // tells whether there was more: SQLite syncs the WAL when it likes to.
+  l.facts.kept = same_boot || (state_ && !state_->open);
 
   File wal;
   std::optional<WalHeader> header;
@@ -243,7 +253,7 @@ Status Replicator::Examine() {
   if (!l.facts.remembered) return recorder_->spool_for_recovery().Discard();
 
   l.acknowledged = sidecar_.ReadAcknowledged();
-  if (l.acknowledged && l.acknowledged->lineage != l.state->lineage) l.acknowledged.reset();
+  if (l.acknowledged && l.acknowledged->lineage != state_->lineage) l.acknowledged.reset();
   l.facts.log_known = l.acknowledged.has_value();
   auto loaded = l.table.Load(sidecar_.pages());
   if (!loaded.ok()) {
@@ -276,7 +286,11 @@ Status Replicator::Examine() {
   if (!l.table_whole || !l.facts.same_inode) return Status::Ok();
 
   if (!header) {
-    // Nothing in the WAL: only our own record of a clean close tells that the file is what we left.
+    // Nothing in the WAL: only our own record of it at rest tells that the file is what we left.
+    // Right after a TRUNCATE checkpoint of ours, killed before it was idle, there is none: table
+    // and spool hold all that was captured, but a stranger may have written since and truncated
+    // likewise, and within a tick of its clock even the file's times would be the same. That is
+    // healed.
     const auto clean = sidecar_.ReadClean();
     l.facts.proven =
         clean && clean->device == identity->device && clean->inode == identity->inode &&
@@ -395,7 +409,13 @@ Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineag
   s.device = identity->device;
   s.inode = identity->inode;
   s.boot_id = BootId();
-  return sidecar_.WriteState(s);
+  if (planned != Session()) {  // nothing is handed out before the claim came to its end
+    s.open = state_ && state_->open;
+    if (state_) s.boot_id = state_->boot_id;
+  }
+  GUILDLITE_RETURN_IF_ERROR(sidecar_.WriteState(s));
+  state_ = std::move(s);
+  return Status::Ok();
 }
 
 // Whether the manifest names a session of this database's folder.
@@ -403,9 +423,10 @@ bool Replicator::OwnsLog(const Manifest& m) const {
   if (m.session == Session()) return false;
   if (m.session == planned_) return true;
   if (settled_.load()) return m.session == shipper_->session();
-  return local_ && local_->state && local_->facts.remembered && local_->facts.same_inode &&
-         local_->state->lineage == m.lineage &&
-         (m.session == local_->state->session || m.session == local_->state->planned);
+  return local_ && state_ && local_->facts.remembered && local_->facts.same_inode &&
+         state_->lineage == m.lineage &&
+         (m.session == state_->session || m.session == state_->planned) &&
+         !IsUnfinishedTakeover(*state_, m);
 }
 
 Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
@@ -436,6 +457,11 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
   auto claimed =
       ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant, rewind);
   if (!claimed.ok()) return claimed.status();
+  const CapturedState& seen = rewind ? *rewind : view->tip;
+  if (!ours && (claimed->tip.txid != seen.txid || claimed->tip.history_hash != seen.history_hash)) {
+    // The session stays one that is only planned: whoever opens next compares too.
+    return Status(Tag::kBusy, "the log grew while it was compared", true);
+  }
   GUILDLITE_RETURN_IF_ERROR(
       WriteSidecar(claimant.session, Session(), m.lineage, claimed->manifest.manifest.epoch));
   planned_ = Session();
@@ -489,9 +515,10 @@ Status Replicator::SettleNow() {
   Session ours;
   if (facts.exists) {
     const Manifest& m = manifest->manifest;
-    facts.same_lineage = l.state && l.state->lineage == m.lineage;
-    facts.our_session = l.state && m.session != Session() &&
-                        (m.session == l.state->session || m.session == l.state->planned);
+    facts.same_lineage = state_ && state_->lineage == m.lineage;
+    facts.our_takeover = state_ && IsUnfinishedTakeover(*state_, m);
+    facts.our_session = state_ && m.session != Session() && !facts.our_takeover &&
+                        (m.session == state_->session || m.session == state_->planned);
     if (planned_ != Session() && m.session == planned_) {
       l.facts.remembered = l.facts.same_inode = facts.same_lineage = facts.our_session = true;
       l.facts.proven = false;
@@ -502,6 +529,7 @@ Status Replicator::SettleNow() {
       if (!seen.ok()) return seen.status();
       view = std::move(*seen);
       const CapturedState& tip = view->tip;
+      l.facts.heal_owed |= view->heal_open;  // nothing is durable before its end is in the log
       if (tip.txid > l.captured.txid) {
         auto reached = TipReachedByWal(*view);
         if (!reached.ok()) return reached.status();
@@ -526,7 +554,6 @@ Status Replicator::SettleNow() {
     case Verdict::kRefuse:
       return decision.refusal;
     case Verdict::kFirstStart: {
-      (void)recorder_->spool_for_recovery().Discard();
       // What is remembered is of another log: its table must not be taken for this one's.
       GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
       auto claimed = TakeEpoch(nullptr);
@@ -537,11 +564,17 @@ Status Replicator::SettleNow() {
       return Status::Ok();
     }
     case Verdict::kContinue: {
-      auto claimed =
-          ClaimResume(store, *setup_.random, *setup_.clock, {ours, setup_.owner}, l.acknowledged);
+      auto claimed = decision.new_epoch ? TakeEpoch(&*view)
+                                        : ClaimResume(store, *setup_.random, *setup_.clock,
+                                                      {ours, setup_.owner}, l.acknowledged);
       if (!claimed.ok()) return claimed.status();
-      GUILDLITE_RETURN_IF_ERROR(WriteSidecar(ours, Session(), claimed->manifest.manifest.lineage,
-                                             claimed->manifest.manifest.epoch));
+      if (decision.new_epoch) {
+        // A put from before the power loss may have landed since.
+        if (claimed->tip.txid != view->tip.txid) return Heal(*claimed);
+      } else {
+        GUILDLITE_RETURN_IF_ERROR(WriteSidecar(ours, Session(), claimed->manifest.manifest.lineage,
+                                               claimed->manifest.manifest.epoch));
+      }
       if (recording) {
         if (claimed->tip.txid > l.captured.txid) {
           recorder_->DropQueue(
@@ -563,49 +596,7 @@ Status Replicator::SettleNow() {
       if (!seen.ok()) return seen.status();
       auto claimed = TakeEpoch(&*seen);
       if (!claimed.ok()) return claimed.status();
-      const CapturedState& tip = claimed->tip;
-      Spool& spool = recorder_->spool_for_recovery();
-      if (recording) {
-        recorder_->DropQueue("what was found locally does not continue the log");
-        recorder_->RestartFrom(tip, /*same_history=*/false);
-      } else if (claimed->manifest.manifest.snapshots.empty()) {
-        GUILDLITE_RETURN_IF_ERROR(spool.Discard());
-        (void)sidecar_.WriteHealOwed(false);
-        recorder_->StartFirst(tip.txid, tip.history_hash);
-      } else if (l.table_whole &&
-                 ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
-                  (l.ships_from <= tip.txid.Next() &&
-                   recorder_->AdoptableEnd(tip.txid, tip.history_hash)) ||
-                  (!spool.pending().empty() && l.ships_from <= tip.txid.Next() && l.acknowledged &&
-                   l.acknowledged->txid == tip.txid &&
-                   l.acknowledged->history_hash == tip.history_hash))) {
-        // What the spool holds is history and ships first.
-        spool.Acknowledge(tip.txid);
-        recorder_->StartHeal(l.captured, std::move(l.table));
-      } else {
-        GUILDLITE_RETURN_IF_ERROR(spool.Discard());
-        CapturedState state = l.captured;
-        bool replayed = false;
-        if (l.table_whole && l.acknowledged && state.txid < tip.txid) {
-          l.table_whole = false;  // until it is whole again, at the tip
-          auto advanced = ReplayTable(store, *claimed, l.acknowledged->next_slot, &state, &l.table);
-          if (!advanced.ok()) return advanced.status();
-          replayed = *advanced;
-        }
-        if (replayed) {
-          recorder_->StartHeal(state, std::move(l.table));
-        } else {
-          PageTable unknown;
-          unknown.Resize(tip.database_pages, tip.page_size);
-          recorder_->StartHeal(tip, std::move(unknown));
-        }
-      }
-      setup_.warn(
-          Tag::kOk,
-          "the database was changed without us or not closed cleanly; every page is compared "
-          "with the store now");
-      BeginShipping(*claimed);
-      return Status::Ok();
+      return Heal(*claimed);
     }
     case Verdict::kCompare: {
       auto seen = LookAtStore(store, std::nullopt);
@@ -622,10 +613,11 @@ Status Replicator::SettleNow() {
       GUILDLITE_RETURN_IF_ERROR(table.Flush(sidecar_.pages(), state, false));
       auto claimed = TakeEpoch(&*seen, rewind);
       if (!claimed.ok()) return claimed.status();
-      if (claimed->tip.txid != state.txid || claimed->tip.history_hash != state.history_hash) {
-        return Status(Tag::kBusy, "the log grew while it was compared", true);
+      if (recording) {
+        recorder_->DropQueue("another writer had the log while the store was away");
+      } else {
+        (void)recorder_->spool_for_recovery().Discard();
       }
-      (void)recorder_->spool_for_recovery().Discard();
       (void)sidecar_.WriteHealOwed(false);
       recorder_->StartAt(state, std::move(table), state.txid,
                          state.mark_valid ? std::nullopt : l.unchanged);
@@ -633,6 +625,54 @@ Status Replicator::SettleNow() {
       return Status::Ok();
     }
   }
+  return Status::Ok();
+}
+
+// The log is ours at claimed.tip, and the file provably nowhere: what differs ships.
+Status Replicator::Heal(const StoreView& claimed) {
+  Local& l = *local_;
+  const CapturedState& tip = claimed.tip;
+  Spool& spool = recorder_->spool_for_recovery();
+  if (recording_.load()) {
+    recorder_->DropQueue("what was found locally does not continue the log");
+    recorder_->RestartFrom(tip, /*same_history=*/false);
+  } else if (claimed.manifest.manifest.snapshots.empty()) {
+    GUILDLITE_RETURN_IF_ERROR(spool.Discard());
+    (void)sidecar_.WriteHealOwed(false);
+    recorder_->StartFirst(tip.txid, tip.history_hash);
+  } else if (l.table_whole &&
+             ((tip.txid == l.captured.txid && tip.history_hash == l.captured.history_hash) ||
+              (l.ships_from <= tip.txid.Next() &&
+               recorder_->AdoptableEnd(tip.txid, tip.history_hash)) ||
+              (!spool.pending().empty() && l.ships_from <= tip.txid.Next() && l.acknowledged &&
+               l.acknowledged->txid == tip.txid &&
+               l.acknowledged->history_hash == tip.history_hash))) {
+    // What the spool holds is history and ships first.
+    spool.Acknowledge(tip.txid);
+    recorder_->StartHeal(l.captured, std::move(l.table));
+  } else {
+    GUILDLITE_RETURN_IF_ERROR(spool.Discard());
+    CapturedState state = l.captured;
+    bool replayed = false;
+    if (l.table_whole && l.acknowledged && state.txid < tip.txid) {
+      l.table_whole = false;  // until it is whole again, at the tip
+      auto advanced =
+          ReplayTable(*setup_.store, claimed, l.acknowledged->next_slot, &state, &l.table);
+      if (!advanced.ok()) return advanced.status();
+      replayed = *advanced;
+    }
+    if (replayed) {
+      recorder_->StartHeal(state, std::move(l.table));
+    } else {
+      PageTable unknown;
+      unknown.Resize(tip.database_pages, tip.page_size);
+      recorder_->StartHeal(tip, std::move(unknown));
+    }
+  }
+  setup_.warn(Tag::kOk,
+              "the database was changed without us or not closed cleanly; every page is compared "
+              "with the store now");
+  BeginShipping(claimed);
   return Status::Ok();
 }
 
@@ -649,8 +689,8 @@ Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageT
   const auto before = ReadPublishedNow();
   if (!before) return Status(Tag::kBusy, "no connection has read the database yet", true);
 
-  std::unordered_map<uint32_t, uint32_t> frames;
-  std::unordered_map<uint32_t, uint32_t> after_tip;
+  FrameIndex frames;
+  FrameIndex after_tip;
   uint32_t pages = 0;
   bool tip_in_wal = false;
   WalMark end;
@@ -670,7 +710,7 @@ Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageT
       if (!next.ok()) return next.status();
       if (next->end != WalTailer::End::kTransaction) break;
       for (const FrameRef& ref : next->transaction.pages) {
-        (tip_in_wal ? after_tip : frames)[ref.pgno.value] = ref.frame;
+        (tip_in_wal ? after_tip : frames).Set(ref.pgno, ref.frame);
       }
       pages = next->transaction.database_pages;
       end = next->transaction.end;
@@ -687,9 +727,10 @@ Status Replicator::Compare(const CapturedState& tip, CapturedState* state, PageT
   for (uint32_t p = 1; p <= compared_pages; ++p) {
     const Pgno pgno(p);
     if (pgno == LockPage(tip.page_size)) continue;
-    if (tip_in_wal && after_tip.contains(p) && !frames.contains(p)) continue;  // ships in full
-    if (const auto it = frames.find(p); it != frames.end()) {
-      GUILDLITE_RETURN_IF_ERROR(tailer->ReadPage(it->second, tip.page_size, page));
+    const uint32_t frame = frames.Get(pgno);
+    if (tip_in_wal && frame == 0 && after_tip.Get(pgno) != 0) continue;  // ships in full
+    if (frame != 0) {
+      GUILDLITE_RETURN_IF_ERROR(tailer->ReadPage(frame, tip.page_size, page));
     } else {
       auto n = database->ReadAt(uint64_t{p - 1} * tip.page_size, page);
       if (!n.ok()) return n.status();
@@ -829,6 +870,14 @@ Status Replicator::MayWrite() {
   return Status(Tag::kBusy, "the claim of " + setup_.options.url + " is not settled yet", true);
 }
 
+// Before the claim no header is known to follow what was captured, and the open would end in a
+// heal. Not refused when the claim takes longer: it may be waiting for an index, and only a commit
+// makes one in this mode. What was written before it is healed then.
+Status Replicator::BeforeExclusiveWrite() {
+  const Status status = MayWrite();
+  return status.tag() == Tag::kBusy && !stopping_.load() ? Status::Ok() : status;
+}
+
 void Replicator::BeforeWriteUnlock() {
   if (!recording_.load(std::memory_order_acquire)) return;
   recorder_->WriteLockReleasing();
@@ -917,7 +966,10 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
   if (*n < kCaptureTransactionsMax && gate_near_.exchange(false)) {
     if (Status s = recorder_->SealAhead(); !s.ok()) Note(s);
   }
-  if (*n != 0) {
+  // What a gate or replication_position() captured on its own thread ships too.
+  const Txid captured = recorder_->captured().txid;
+  if (*n != 0 || captured != captured_seen_) {
+    captured_seen_ = captured;
     quiet_polls_ = 0;
     polling_.store(true);
     Wake(shipper_.get());
@@ -937,6 +989,7 @@ int64_t Replicator::CaptureStep(int64_t now_ms) {
   if (recorder_->spool_bytes() != 0) {
     if (Status s = recorder_->Flush(false); !s.ok()) Note(s);
   }
+  (void)RecordClean(false);
   quiet_polls_ = 0;
   setup_.idle();
   return Task::kIdle;
@@ -1009,7 +1062,7 @@ Status Replicator::Flush(int64_t timeout_ms, bool closing) {
           target = recorder_->captured().txid;
         }
         const auto durable = shipper_->durable();
-        return durable && durable->txid >= target && !recorder_->unsettled();
+        return durable && durable->txid >= target;
       });
   shipper_->Release();
   if (refused_.load()) {
@@ -1037,37 +1090,56 @@ Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
   };
   if (p.lineage != shipper_->lineage()) return lost("another lineage");
   if (p.epoch > shipper_->epoch()) return lost("its epoch is later than ours");
-  if (p.epoch < shipper_->epoch()) {
+  // An epoch before ours ended where a FENCE froze it, and only what was not taken back later
+  // counts.
+  const bool past = p.epoch < shipper_->epoch();
+  std::optional<uint32_t> check;
+  EpochSlots slots;
+  {
     const std::lock_guard lock(mutex_);
-    for (const PastEpoch& past : past_epochs_) {
-      if (past.epoch != p.epoch) continue;
-      if (p.txid > past.last_txid) return lost("its epoch ended before it");
-      if (p.txid == past.last_txid && p.check != static_cast<uint32_t>(past.history_hash)) {
-        return lost("the content at that txid is other");
-      }
-      return true;
+    const size_t i = p.epoch.value - 1;  // dense from epoch 1
+    if (p.epoch.value == 0 || past_epochs_.size() < i + (past ? 1 : 0)) {
+      return lost("its epoch is not known");
     }
-    return lost("its epoch is not known");
+    if (i > 0) slots.first = past_epochs_[i - 1].fence;
+    if (past) {
+      const PastEpoch& end = past_epochs_[i];
+      slots.end = end.fence;
+      if (p.txid > end.last_txid) return lost("its epoch ended before it");
+      if (p.txid == end.last_txid) check = static_cast<uint32_t>(end.history_hash);
+    }
   }
-  (void)recorder_->CatchUp(UINT64_MAX);
-  const auto checked = recorder_->CheckAt(p.txid);
-  if (p.txid > recorder_->captured().txid) return lost("it was never captured");
-  if (checked && *checked != p.check) return lost("the content at that txid is other");
+  if (!past) {
+    (void)recorder_->CatchUp(UINT64_MAX);
+    if (p.txid > recorder_->captured().txid) return lost("it was never captured");
+    check = recorder_->CheckAt(p.txid);
+  }
+  if (check && *check != p.check) return lost("the content at that txid is other");
   const auto is_durable = [&] {
     const auto durable = shipper_->durable();
     return durable && durable->txid >= p.txid;
   };
-  if (timeout_ms == 0 || is_durable()) return is_durable();
-  shipper_->Hurry();
-  Wake(shipper_.get());
-  const bool done =
-      shipper_->WaitUntil(timeout_ms, [&] { return refused_.load() || is_durable(); });
-  shipper_->Release();
-  if (refused_.load() && !is_durable()) {
+  if (timeout_ms != 0 && !is_durable()) {
+    shipper_->Hurry();
+    Wake(shipper_.get());
+    shipper_->WaitUntil(timeout_ms, [&] { return refused_.load() || is_durable(); });
+    shipper_->Release();
+  }
+  if (!is_durable()) {
+    if (!refused_.load()) return false;
     const std::lock_guard lock(mutex_);
     return refusal_;
   }
-  return done;
+  if (check) return true;
+  // Of an earlier process or long ago: the log remembers. Durable, so it is in there.
+  auto history = HistoryInLog(*setup_.store, slots, p.txid);
+  if (!history.ok()) {
+    if (history.status().retryable()) return false;  // no answer now: not known to be durable
+    return history.status();
+  }
+  if (!*history) return lost("its epoch has no such transaction in the log");
+  if (static_cast<uint32_t>(**history) != p.check) return lost("the content at that txid is other");
+  return true;
 }
 
 Result<Position> Replicator::CreateSnapshot(std::string label, int64_t timeout_ms) {
@@ -1227,6 +1299,35 @@ void Replicator::WarnOfUnflushed() {
                                     (why.empty() ? "" : "; last error: " + why));
 }
 
+// Remembers that the database file alone is what was captured, when that is provable: no WAL, and
+// nobody wrote since. False: not recorded. Not `closing`: after a checkpoint of ours that truncated
+// the WAL a kill leaves nothing else that tells so.
+bool Replicator::RecordClean(bool closing) {
+  const auto empty = [&] {
+    const auto wal = IdentityOf(setup_.wal_path);
+    return !wal.ok() || wal->size == 0;
+  };
+  // A change within the same tick of the file system's clock leaves no trace: the file must have
+  // been older than that when it was looked at.
+  const int64_t looked_ns = setup_.clock->NowMs() * 1000000;
+  const auto file = IdentityOf(setup_.path);
+  if (!file.ok() || !empty() || looked_ns - file->ctime_ns < kCleanGapNs) return false;
+  if (!closing) {
+    const auto known = sidecar_.ReadClean();
+    if (known && known->txid == recorder_->captured().txid && known->inode == file->inode &&
+        known->device == file->device && known->size == file->size &&
+        known->ctime_ns == file->ctime_ns) {
+      return true;
+    }
+  }
+  auto state = recorder_->FlushAtRest(*file, closing);
+  if (!state.ok() || !state->rolling_known || !empty()) return false;
+  return sidecar_
+      .WriteClean({file->device, file->inode, file->size, file->ctime_ns, looked_ns, state->txid,
+                   state->rolling_checksum})
+      .ok();
+}
+
 void Replicator::Close(int64_t timeout_ms) {
   const std::lock_guard ending(ending_mutex_);
   if (closed_.load()) return;
@@ -1238,29 +1339,12 @@ void Replicator::Close(int64_t timeout_ms) {
   RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   WarnOfUnflushed();
   if (recording_.exchange(false) && !recorder_->healing()) {
-    const auto wal = IdentityOf(setup_.wal_path);
-    const bool empty = !wal.ok() || wal->size == 0;
-    const auto identity = IdentityOf(setup_.path);
-    if (empty && identity.ok()) {
-      auto state = recorder_->FlushForClose(*identity);
-      if (state.ok() && state->rolling_known) {
-        CleanClose clean{
-            identity->device, identity->inode,        identity->size, identity->ctime_ns, 0,
-            state->txid,      state->rolling_checksum};
-        // The record must be younger than the file by more than a tick of its clock.
-        std::mutex m;
-        std::condition_variable cv;
-        std::unique_lock lock(m);
-        for (;;) {
-          const int64_t ahead_ms = setup_.clock->NowMs() - identity->ctime_ns / 1000000;
-          if (ahead_ms > kCleanGapNs / 1000000 || ahead_ms < 0) break;
-          setup_.clock->WaitFor(cv, lock, kCleanGapNs / 1000000 + 1 - ahead_ms);
-        }
-        clean.recorded_ns = setup_.clock->NowMs() * 1000000;
-        (void)sidecar_.WriteClean(clean);
+    if (RecordClean(true) || recorder_->Flush(true).ok()) {
+      // Whatever position was handed out survives a power loss from here on.
+      // Before the claim none was; its task may still be with the store, and has state_.
+      if (settled_.load() && state_ && std::exchange(state_->open, false)) {
+        (void)sidecar_.WriteState(*state_);
       }
-    } else {
-      (void)recorder_->Flush(true);
     }
   }
   recorder_->Retire();

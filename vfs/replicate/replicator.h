@@ -112,6 +112,7 @@ class Replicator final : public WalEvents {
   void IndexUnmapping(const void* owner) override;
   Status BeforeWriteLock() override;
   Status BeforeRollbackWrite() override;
+  Status BeforeExclusiveWrite() override;
   void BeforeWriteUnlock() override;
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   bool MayDiscardWal(DiscardReason reason) override;
@@ -159,6 +160,7 @@ class Replicator final : public WalEvents {
   int64_t Settle(int64_t now_ms);
   Status SettleNow();
   Status Compare(const CapturedState& tip, CapturedState* state, PageTable* table);
+  Status Heal(const StoreView& claimed);
   Result<StoreView> TakeEpoch(const StoreView* view,
                               const std::optional<CapturedState>& rewind = std::nullopt);
   bool OwnsLog(const Manifest& manifest) const;
@@ -172,6 +174,7 @@ class Replicator final : public WalEvents {
   bool GoUnshipped(const Status& why);
   bool InRollbackMode();
   Position PositionOf(const CapturedState& state);
+  bool RecordClean(bool closing);
   Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
   bool Flushed();
   Status Flush(int64_t timeout_ms, bool closing);
@@ -189,7 +192,8 @@ class Replicator final : public WalEvents {
   std::unique_ptr<Snapshotter> snapshotter_;
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
-  std::unique_ptr<Local> local_;  // what Examine() found; the settle task's until settled
+  std::optional<SidecarState> state_;  // as the sidecar has it; the settle task's, then Close()'s
+  std::unique_ptr<Local> local_;       // what Examine() found; the settle task's until settled
   Session planned_;         // of a new epoch of our own log whose claim did not come to its end
   int64_t started_ms_ = 0;  // monotonic
 
@@ -209,7 +213,8 @@ class Replicator final : public WalEvents {
   std::atomic<bool> stopping_{false};  // Stop() flushes: no write may slip in behind it
   std::atomic<bool> closed_{false};
   std::atomic<bool> unshipped_{false};
-  int quiet_polls_ = 0;  // the capture task's
+  int quiet_polls_ = 0;  // the capture task's, and the next
+  Txid captured_seen_;
 
   std::mutex ending_mutex_;  // Stop() and Close(): one of them, once. Taken before all others.
 

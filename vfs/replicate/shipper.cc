@@ -85,7 +85,7 @@ int64_t Shipper::Step(int64_t now_ms) {
     if (!item.ok()) return Failed(item.status(), now_ms);
     if (!*item) return recorder_.dropped() ? now_ms : kIdle;
     next_put_ms_ = now_ms + settings_.sync_interval_ms;
-    if (Status s = Prepare(**std::move(item), now_ms); !s.ok()) {
+    if (Status s = Prepare(**std::move(item)); !s.ok()) {
       in_flight_.reset();
       return Failed(s, now_ms);
     }
@@ -134,8 +134,7 @@ int64_t Shipper::Step(int64_t now_ms) {
   return now_ms;
 }
 
-Status Shipper::Prepare(ShipItem item, int64_t now_ms) {
-  (void)now_ms;
+Status Shipper::Prepare(ShipItem item) {
   GUILDLITE_RETURN_IF_ERROR(recorder_.SyncWal());
   ObjectHeader h;
   h.kind = item.kind;

@@ -92,7 +92,7 @@ class Shipper : public Task {
     std::string object;
     bool parts_done = false;
   };
-  Status Prepare(ShipItem item, int64_t now_ms);
+  Status Prepare(ShipItem item);
   Status UploadParts(ObjectHeader* header, const ShipItem& item);
   Status SettleExisting();
   void Settle(const ShipItem& item, uint64_t object_hash, uint64_t size);

@@ -134,6 +134,7 @@ Result<std::optional<SidecarState>> Sidecar::ReadState() const {
   s.device = *device;
   s.inode = *inode;
   s.boot_id = text_of("boot_id");
+  s.open = json.value("open", Json(true)) != Json(false);
   return std::optional<SidecarState>(s);
 }
 
@@ -147,7 +148,8 @@ Status Sidecar::WriteState(const SidecarState& s) {
                      {"options", s.options_json},
                      {"device", Hex(s.device)},
                      {"inode", Hex(s.inode)},
-                     {"boot_id", s.boot_id}};
+                     {"boot_id", s.boot_id},
+                     {"open", s.open}};
   return ReplaceFile(directory_ + "/state",
                      json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }

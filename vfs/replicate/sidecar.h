@@ -42,6 +42,9 @@ struct SidecarState {
   uint64_t device = 0;
   uint64_t inode = 0;
   std::string boot_id;
+  // Positions may have been handed out since that a power loss takes back: set when the database is
+  // open, cleared when a close has made everything survive that.
+  bool open = true;
   bool operator==(const SidecarState&) const = default;
 };
 

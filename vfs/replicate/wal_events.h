@@ -44,6 +44,10 @@ class WalEvents {
   // Before the RESERVED lock on the database file: a write in rollback mode, also the one that
   // switches to WAL mode. An error refuses it with its code.
   virtual Status BeforeRollbackWrite() { return Status::Ok(); }
+  // Before the first frame of a generation is written without a WRITE lock
+  // (locking_mode=EXCLUSIVE): nothing comes earlier there. An error refuses the write with its
+  // code.
+  virtual Status BeforeExclusiveWrite() { return Status::Ok(); }
 
   // Right before the WRITE lock is released, after commit or rollback.
   virtual void BeforeWriteUnlock() = 0;

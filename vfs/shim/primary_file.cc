@@ -568,6 +568,11 @@ int WalFile::Write(const void* bytes, int size, sqlite3_int64 offset) {
 }
 
 int WalFile::HeaderWrite(WalEvents& events, const void* bytes) {
+  if (!main_->HoldsExclusive(kWriteLock)) {
+    const int code =
+        Guarded([&] { return WriteLockCode(events.BeforeExclusiveWrite()); }, SQLITE_IOERR);
+    if (code != SQLITE_OK) return Failed(code);
+  }
   const std::optional<Salts> live = main_->LiveSalts();
   if (!live || live != main_->node().granted_generation()) {
     // locking_mode=EXCLUSIVE, or somebody unknown to us restarted the index and wrote nothing. The
