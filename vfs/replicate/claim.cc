@@ -66,7 +66,8 @@ Status Follow(const LogWalk& walk, StoreView* view) {
         }
         break;
       case ObjectKind::kHealBegin:
-        if (!view->heal_open) view->before_heal = view->tip;
+        // It says what the first scan added up to, where the log before it does not.
+        if (!view->heal_open) view->before_heal = h.rolling_known ? StateOf(h) : view->tip;
         view->heal_open = true;
         break;
       case ObjectKind::kHealEnd:
