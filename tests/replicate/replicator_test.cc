@@ -561,7 +561,7 @@ TEST(Replicator, AHealLeftOpenInTheLogIsEndedByTheNextOpen) {
     w.store.OnCall([&](const FaultStore::Call& call) {
       if (begun) return Fault::kFail;
       if (IsLogPut(call)) {
-        auto walk = WalkLog(w.memory, Must(ReadManifest(w.memory)).manifest.lineage, Slot(1));
+        auto walk = WalkLog(w.memory, Must(ReadManifest(w.memory)).manifest, Slot(1));
         begun = walk.ok() && walk->entries.back().header.kind == ObjectKind::kHealBegin;
       }
       return begun ? Fault::kFail : Fault::kNone;

@@ -247,8 +247,10 @@ Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
   if (m.session != claimant.session) return Fenced(m);
   // Is the FENCE of this epoch in the log? It is if anything of ours was ever acknowledged.
   if (hint && hint->epoch == m.epoch) return view;
+  // It is where its record says, which no join takes away, or in a slot after that which nobody
+  // can have joined before it was recorded.
   const Slot from = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
-  for (Slot slot = std::max(from, m.floor); slot < view->next; slot = slot.Next()) {
+  for (Slot slot = from; slot < view->next; slot = std::max(slot.Next(), m.floor)) {
     auto header = ReadHeader(store, LogKey(slot));
     if (!header.ok()) return header.status();
     if (header->kind == ObjectKind::kFence && header->epoch == m.epoch &&

@@ -64,12 +64,17 @@ Result<std::optional<uint64_t>> HistoryInLog(ObjectStore& store, const EpochSlot
   const auto read = [&](Slot slot) -> Status {
     header.reset();
     if (slots.end != Slot() && slot >= slots.end) return Status::Ok();
-    auto found = ReadHeader(store, LogKey(slot));
-    if (found.ok()) {
-      header = *std::move(found);
-    } else if (found.status().tag() != Tag::kNotFound) {
-      return found.status();
-    }
+    const std::string key = LogKey(slot);
+    auto found = ReadHeader(store, key);
+    if (found.status().tag() == Tag::kNotFound) return Status::Ok();
+    if (!found.ok()) return found.status();
+    header = *std::move(found);
+    if (!header->state_inside) return Status::Ok();
+    auto object = store.Get(key);
+    if (!object.ok()) return object.status().Context("read " + key);
+    auto view = OpenObject(object->bytes, key);
+    if (!view.ok()) return view.status();
+    header = view->header;
     return Status::Ok();
   };
   // The first slot that ends at or after txid: steps double until one does, then bisect.

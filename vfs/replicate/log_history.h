@@ -1,8 +1,9 @@
 // What the log says of one transaction long past: its history hash, by which a position handed out
 // by an earlier process, or very long ago, is told from one of another history.
 //
-// A few GETs: within one epoch txids never go back from slot to slot, so headers are bisected, and
-// only a transaction in the middle of an object needs that object's metas. No image is read.
+// A few GETs: within one epoch txids never go back from slot to slot, so objects are bisected, and
+// only a transaction in the middle of one needs its metas. No image is read. Slots that were joined
+// do not tell.
 #pragma once
 
 #include <cstdint>

@@ -431,7 +431,7 @@ class Restoration {
 
   // A snapshot begins at the end of a batch, and so do the objects a segment was joined from.
   static Status SkipBatchesBefore(Txid first, const std::string& key, ObjectView* segment) {
-    const auto batches = ScanBatches(segment->inline_body);
+    const auto batches = ScanBatches(*BytesSource(segment->inline_body));
     if (!batches.ok()) return batches.status();
     size_t at = 0;
     for (const BatchSummary& batch : *batches) {
