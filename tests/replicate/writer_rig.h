@@ -47,7 +47,8 @@ class WriterRig {
         Recorder::Settings{settings.spool_limit_bytes});
     shipper = std::make_unique<Shipper>(
         clock, random, store, *recorder, sidecar, settings.ship,
-        [this](const Status& status) { stopped = status; }, [this] { ++progress; });
+        [this](const Status& status) { stopped = status; },
+        [this](Slot, std::string_view) { ++progress; });
     snapshotter = std::make_unique<Snapshotter>(clock, random, store, *recorder, *shipper,
                                                 settings.snapshot, [] {});
     db.events.write_lock = [this] {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/sql/sql_process.h"
+#include "vfs/base/file_io.h"
 
 namespace guildlite::testing {
 namespace {
@@ -663,7 +664,8 @@ TEST_F(ReplicationTest, EveryTransactionOfAHistoryRestoresAsAStockSqliteHadIt) {
 TEST_F(ReplicationTest, ASnapshotIsTakenByItselfOnceTheLogHasGrown) {
   SqlProcess process;
   Connection db = OpenLoaded(process, Path("a.db"));
-  db.Ok("SELECT replication_start(?, '{\"snapshot_min_bytes\":100000}')", {Url()});
+  db.Ok("SELECT replication_start(?, '{\"snapshot_min_bytes\":100000,\"retention_ms\":86400000}')",
+        {Url()});
   db.Ok("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
   db.Ok("SELECT replication_sync()");
   const auto snapshots = [&] { return db.Number("SELECT count(*) FROM snapshot_list"); };
@@ -678,6 +680,34 @@ TEST_F(ReplicationTest, ASnapshotIsTakenByItselfOnceTheLogHasGrown) {
   EXPECT_GT(round, 3) << "not before there is something to save";
   ExpectInStore(db, Url());
   EXPECT_EQ(db.Text("SELECT snapshot_verify()"), Position(db));
+}
+
+// Months in small: the bucket grows neither in objects nor in bytes, and what it keeps restores.
+TEST_F(ReplicationTest, TheStoreStaysBounded) {
+  SqlProcess process;
+  Connection db = OpenLoaded(process, Path("a.db"));
+  db.Ok(
+      "SELECT replication_start(?, '{\"snapshot_min_bytes\":30000,\"join_slots\":20,"
+      "\"delete_after_ms\":0,\"sync_interval_ms\":0}')",
+      {Url()});
+  db.Ok("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+  const std::string log = Path("store") + "/log";
+  const auto objects = [&] { return ListDirectory(log)->size(); };
+  uint64_t slots = 0;
+  size_t most = 0;
+  for (int round = 0; round < 300; ++round) {
+    db.Ok("REPLACE INTO t VALUES (?, randomblob(1000))", {int64_t{round % 7}});
+    db.Ok("SELECT replication_sync()");
+    ++slots;
+    if (round % 10 == 0 && round > 150) most = std::max(most, objects());
+  }
+  EXPECT_GE(slots, 300u);
+  EXPECT_LT(most, 150u);
+  EXPECT_LE(db.Number("SELECT count(*) FROM snapshot_list"), 3);
+  EXPECT_TRUE(FileExists(log + "/0000000000000001")) << "the FENCE stays";
+  ExpectInStore(db, Url());
+  EXPECT_EQ(db.Text("SELECT snapshot_verify()"), Position(db));
+  EXPECT_EQ(db.Text("SELECT replication_error()"), "");
 }
 
 // -- What a program does with its database --------------------------------------------------------

@@ -37,6 +37,9 @@ class CutOffStore final : public ObjectStore {
   Status Delete(std::string_view key) override {
     return Call(Tag::kOutcomeUnknown, [&] { return store_->Delete(key); });
   }
+  Status DeleteAll(std::span<const std::string> keys) override {
+    return Call(Tag::kOutcomeUnknown, [&] { return store_->DeleteAll(keys); });
+  }
   std::string Describe() const override { return store_->Describe(); }
 
  private:

@@ -170,21 +170,37 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
   r->shipper_ = std::make_unique<Shipper>(
       *s.clock, *s.random, *s.store, *r->recorder_, r->sidecar_, shipper_settings,
       [self](const Status& status) { self->OnShipperStopped(status); },
-      [self] { self->Wake(self->snapshotter_.get()); });
+      [self](Slot slot, std::string_view object) {
+        self->Wake(self->snapshotter_.get());
+        if (self->compactor_->Shipped(slot, object)) self->Wake(self->compactor_.get());
+      });
   Snapshotter::Settings snapshot_settings;
   snapshot_settings.snapshot_min_bytes = s.options.snapshot_min_bytes;
-  r->snapshotter_ = std::make_unique<Snapshotter>(*s.clock, *s.random, *s.store, *r->recorder_,
-                                                  *r->shipper_, snapshot_settings,
-                                                  [self] { self->Wake(self->shipper_.get()); });
+  r->snapshotter_ = std::make_unique<Snapshotter>(
+      *s.clock, *s.random, *s.store, *r->recorder_, *r->shipper_, snapshot_settings,
+      [self] { self->Wake(self->shipper_.get()); },
+      [self] {
+        self->compactor_->SnapshotTaken();
+        self->Wake(self->compactor_.get());
+      });
+  Sweeper::Settings sweeper_settings;
+  sweeper_settings.grace_ms = s.options.delete_after_ms;
+  r->sweeper_ = std::make_unique<Sweeper>(*s.clock, *s.random, *s.store, sweeper_settings);
+  Compactor::Settings compactor_settings;
+  compactor_settings.join_slots = s.options.join_slots;
+  compactor_settings.retention_ms = s.options.retention_ms;
+  r->compactor_ = std::make_unique<Compactor>(
+      *s.clock, *s.random, *s.store, r->sidecar_.directory() + "/join", compactor_settings, [self] {
+        self->sweeper_->TombstonesSet();
+        self->Wake(self->sweeper_.get());
+      });
   r->settle_task_ = std::make_unique<SettleTask>(*self);
   r->capture_task_ = std::make_unique<CaptureTask>(*self);
   {
     const std::lock_guard lock(r->mutex_);
     r->tasks_added_ = true;
   }
-  for (Task* task :
-       {static_cast<Task*>(r->shipper_.get()), static_cast<Task*>(r->snapshotter_.get()),
-        static_cast<Task*>(r->capture_task_.get()), static_cast<Task*>(r->settle_task_.get())}) {
+  for (Task* task : r->Tasks()) {
     GUILDLITE_RETURN_IF_ERROR(s.pool->Add(task));
   }
   return r;
@@ -193,7 +209,8 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
 std::vector<Task*> Replicator::Tasks() {
   const std::lock_guard lock(mutex_);
   if (!tasks_added_) return {};
-  return {settle_task_.get(), capture_task_.get(), shipper_.get(), snapshotter_.get()};
+  return {shipper_.get(), snapshotter_.get(),  compactor_.get(),
+          sweeper_.get(), capture_task_.get(), settle_task_.get()};
 }
 
 // Steps under way may end by themselves until the deadline; then the store is cut off. What runs
@@ -477,6 +494,10 @@ void Replicator::BeginShipping(const StoreView& view) {
   }
   shipper_->Begin(view, m.session, !m.snapshots.empty());
   snapshotter_->Begin(m);
+  compactor_->Begin(m, view.next);
+  sweeper_->Begin(m);
+  Wake(compactor_.get());
+  Wake(sweeper_.get());
   local_.reset();
   recording_.store(true);
   settled_.store(true);
@@ -1173,8 +1194,11 @@ std::string Replicator::last_error() {
   }
   const Status shipping = shipper_->last_error();
   if (!shipping.ok()) return shipping.ToString();
-  const Status snapshot = snapshotter_->last_error();
-  return snapshot.ok() ? "" : snapshot.ToString();
+  for (const Status& status :
+       {snapshotter_->last_error(), compactor_->last_error(), sweeper_->last_error()}) {
+    if (!status.ok()) return status.ToString();
+  }
+  return "";
 }
 
 ReplicationStatus Replicator::status() {

@@ -40,11 +40,13 @@
 #include "vfs/capture/database_file.h"
 #include "vfs/objects/cut_off_store.h"
 #include "vfs/replicate/claim.h"
+#include "vfs/replicate/compactor.h"
 #include "vfs/replicate/reconcile.h"
 #include "vfs/replicate/recorder.h"
 #include "vfs/replicate/shipper.h"
 #include "vfs/replicate/sidecar.h"
 #include "vfs/replicate/snapshotter.h"
+#include "vfs/replicate/sweeper.h"
 #include "vfs/replicate/wal_events.h"
 
 namespace guildlite {
@@ -190,6 +192,8 @@ class Replicator final : public WalEvents {
   std::unique_ptr<Recorder> recorder_;
   std::unique_ptr<Shipper> shipper_;
   std::unique_ptr<Snapshotter> snapshotter_;
+  std::unique_ptr<Compactor> compactor_;
+  std::unique_ptr<Sweeper> sweeper_;
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
   std::optional<SidecarState> state_;  // as the sidecar has it; the settle task's, then Close()'s

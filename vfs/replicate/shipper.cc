@@ -100,7 +100,8 @@ int64_t Shipper::Step(int64_t now_ms) {
                                         "/lock was replaced while the database was open"));
     return kIdle;
   }
-  const std::string key = LogKey(next_);
+  const Slot slot = next_;
+  const std::string key = LogKey(slot);
   auto put = store_.Put(key, in_flight_->object, PutCondition::Create());
   {
     const std::lock_guard lock(mutex_);
@@ -129,8 +130,8 @@ int64_t Shipper::Step(int64_t now_ms) {
   }
   failures_ = 0;
   retry_at_ms_ = 0;
+  on_progress_(slot, put.ok() ? std::string_view(in_flight_->object) : std::string_view());
   in_flight_.reset();
-  on_progress_();
   return now_ms;
 }
 

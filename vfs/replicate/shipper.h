@@ -51,8 +51,9 @@ class Shipper : public Task {
   // Called, on the pool, when the log can go on no further: FENCED, or dropped (then tag kOk: a new
   // epoch is needed).
   using OnStopped = std::function<void(const Status&)>;
-  // Called after each acknowledgement, on the pool.
-  using OnProgress = std::function<void()>;
+  // Called after each acknowledgement, on the pool: what is in the slot now; "" where it is not
+  // what we just put.
+  using OnProgress = std::function<void(Slot slot, std::string_view object)>;
 
   Shipper(Clock& clock, Random& random, ObjectStore& store, Recorder& recorder, Sidecar& sidecar,
           const Settings& settings, OnStopped stopped, OnProgress progress);

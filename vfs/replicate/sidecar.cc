@@ -157,6 +157,7 @@ Status Sidecar::WriteState(const SidecarState& s) {
 Status Sidecar::ForgetState() {
   GUILDLITE_RETURN_IF_ERROR(RemoveFile(directory_ + "/state"));
   GUILDLITE_RETURN_IF_ERROR(RemoveClean());
+  GUILDLITE_RETURN_IF_ERROR(RemoveFile(directory_ + "/join"));
   if (cursor_.is_open()) GUILDLITE_RETURN_IF_ERROR(cursor_.Truncate(0));
   if (pages_.is_open()) GUILDLITE_RETURN_IF_ERROR(pages_.Truncate(0));
   return Status::Ok();

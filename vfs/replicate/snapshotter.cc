@@ -34,14 +34,15 @@ struct Snapshotter::Work {
 
 Snapshotter::Snapshotter(Clock& clock, Random& random, ObjectStore& store, Recorder& recorder,
                          Shipper& shipper, const Settings& settings,
-                         std::function<void()> wake_shipper)
+                         std::function<void()> wake_shipper, std::function<void()> on_taken)
     : clock_(clock),
       random_(random),
       store_(store),
       recorder_(recorder),
       shipper_(shipper),
       settings_(settings),
-      wake_shipper_(std::move(wake_shipper)) {}
+      wake_shipper_(std::move(wake_shipper)),
+      on_taken_(std::move(on_taken)) {}
 
 Snapshotter::~Snapshotter() = default;
 
@@ -305,6 +306,7 @@ Status Snapshotter::Publish(bool* again) {
     last_error_ = Status::Ok();
   }
   shipper_.SnapshotTaken();
+  on_taken_();
   *again = true;
   Finish(w.end);
   return Status::Ok();

@@ -43,8 +43,10 @@ class Snapshotter : public Task {
     uint64_t part_bytes = 16 << 20;
     uint32_t chunk_pages = 64;
   };
-  Snapshotter(Clock& clock, Random& random, ObjectStore& store, Recorder& recorder,
-              Shipper& shipper, const Settings& settings, std::function<void()> wake_shipper);
+  Snapshotter(
+      Clock& clock, Random& random, ObjectStore& store, Recorder& recorder, Shipper& shipper,
+      const Settings& settings, std::function<void()> wake_shipper,
+      std::function<void()> on_taken = [] {});
   ~Snapshotter() override;
 
   // The claim is ours; `manifest` is as it is now.
@@ -72,6 +74,7 @@ class Snapshotter : public Task {
   Shipper& shipper_;
   const Settings settings_;
   const std::function<void()> wake_shipper_;
+  const std::function<void()> on_taken_;  // a snapshot entered the manifest
 
   std::unique_ptr<Work> work_;  // the pool's thread alone
   uint32_t failures_ = 0;
