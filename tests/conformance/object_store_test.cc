@@ -150,6 +150,24 @@ TEST_P(ObjectStoreSuite, PagesThroughAListWithoutGaps) {
   EXPECT_EQ(seen, std::vector<std::string>(expected.begin(), expected.end()));
 }
 
+TEST_P(ObjectStoreSuite, DeletesMany) {
+  std::vector<std::string> keys;
+  for (int i = 0; i < 30; ++i) {
+    keys.push_back("log/" + std::to_string(100 + i));
+    ASSERT_TRUE(store_.Put(keys.back(), "x", PutCondition::Create()).ok());
+  }
+  keys.push_back("log/never");
+  ASSERT_TRUE(store_.Put("log/kept", "x", PutCondition::Create()).ok());
+  ASSERT_TRUE(store_.DeleteAll(keys).ok());
+  for (const std::string& key : keys) {
+    EXPECT_EQ(store_.Get(key).status().tag(), Tag::kNotFound) << key;
+  }
+  EXPECT_TRUE(store_.Get("log/kept").ok());
+  EXPECT_TRUE(store_.DeleteAll({}).ok());
+  const std::vector<std::string> wrong = {"log/kept", "../x"};
+  EXPECT_EQ(store_.DeleteAll(wrong).tag(), Tag::kBadArgument);
+}
+
 TEST_P(ObjectStoreSuite, DeletesAndCreatesAgain) {
   ASSERT_TRUE(store_.Put("k", "one", PutCondition::Create()).ok());
   ASSERT_TRUE(store_.Delete("k").ok());

@@ -500,5 +500,61 @@ TEST_F(S3StoreTest, GivesLargeBodiesMoreTime) {
   EXPECT_THAT(timeouts, ElementsAre(10000, 10000 + 65536, 10000, 10000 + 65536));
 }
 
+// ---- Deleting many -----------------------------------------------------------------------------
+
+std::vector<std::string> ManyKeys(size_t n) {
+  std::vector<std::string> keys;
+  for (size_t i = 0; i < n; ++i) keys.push_back("log/" + std::to_string(i));
+  return keys;
+}
+
+TEST_F(S3StoreTest, ManyAreDeletedAThousandARequest) {
+  Answer({.body = "<DeleteResult/>"});
+  EXPECT_TRUE(store_->DeleteAll(ManyKeys(1001)).ok());
+  ASSERT_EQ(requests_.size(), 2u);
+  EXPECT_EQ(sent(0).method, "POST");
+  EXPECT_EQ(sent(0).target, "/bucket?delete=");
+  EXPECT_THAT(sent(0).body, AllOf(HasSubstr("<Quiet>true</Quiet><Object><Key>pre/log/0</Key>"),
+                                  HasSubstr("pre/log/999"), Not(HasSubstr("pre/log/1000"))));
+  EXPECT_THAT(sent(1).body, HasSubstr("<Key>pre/log/1000</Key>"));
+  EXPECT_NE(sent(0).Header("x-amz-checksum-sha256"), "");
+}
+
+TEST_F(S3StoreTest, WhatAStoreDidNotDeleteIsAnError) {
+  const auto error = [](const std::string& code) {
+    return Reply{.body = "<DeleteResult><Error><Key>pre/log/1</Key><Code>" + code +
+                         "</Code></Error></DeleteResult>"};
+  };
+  Answer(error("AccessDenied"));
+  Status s = store_->DeleteAll(ManyKeys(2));
+  EXPECT_EQ(s.tag(), Tag::kStoreDenied);
+  EXPECT_THAT(s.message(), HasSubstr("pre/log/1"));
+  Answer(error("InternalError"));
+  s = store_->DeleteAll(ManyKeys(2));
+  EXPECT_EQ(s.tag(), Tag::kStoreUnreachable);
+  EXPECT_TRUE(s.retryable());
+  Answer(error("SlowDown"));
+  EXPECT_EQ(store_->DeleteAll(ManyKeys(2)).tag(), Tag::kStoreThrottled);
+  Answer(error("NoSuchKey"));
+  EXPECT_TRUE(store_->DeleteAll(ManyKeys(2)).ok());
+  for (const char* body : {"", "<html/>", "<DeleteResult>"}) {
+    Answer({.body = body});
+    EXPECT_FALSE(store_->DeleteAll(ManyKeys(2)).ok()) << body;
+  }
+}
+
+TEST_F(S3StoreTest, AStoreThatKnowsNoSuchRequestIsAskedForEachKey) {
+  for (const char* code : {"NotImplemented", "MethodNotAllowed", "MissingContentMD5"}) {
+    Open("bucket/pre?endpoint=https://server:9000");
+    requests_.clear();
+    AnswerInTurn({MemoryS3::Error(400, code), {.status = 204}});
+    EXPECT_TRUE(store_->DeleteAll(ManyKeys(3)).ok()) << code;
+    EXPECT_EQ(requests_.size(), 4u) << code;
+    EXPECT_EQ(sent(1).method, "DELETE");
+    EXPECT_TRUE(store_->DeleteAll(ManyKeys(3)).ok());
+    EXPECT_EQ(requests_.size(), 7u) << "not asked again";
+  }
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -152,6 +152,9 @@ Reply MemoryS3::Handle(const Request& request) {
   const std::string root = "/" + bucket_;
   if (path != root && !path.starts_with(root + "/")) return Error(404, "NoSuchBucket");
   const std::string key = path == root ? "" : path.substr(root.size() + 1);
+  if (key.empty() && request.method == "POST" && query.contains("delete")) {
+    return flaws_.no_delete_many ? Error(501, "NotImplemented") : DeleteMany(request);
+  }
   if (key.empty()) {
     const bool listing = request.method == "GET" && query["list-type"] == "2";
     return listing ? List(query) : Error(501, "NotImplemented");
@@ -164,6 +167,30 @@ Reply MemoryS3::Handle(const Request& request) {
     return {.status = 204};
   }
   return Error(405, "MethodNotAllowed");
+}
+
+Reply MemoryS3::DeleteMany(const Request& request) {
+  if (request.Header("x-amz-checksum-sha256") != Base64(Digest(EVP_sha256(), request.body))) {
+    return Error(400, "InvalidRequest");
+  }
+  Reply reply;
+  reply.status = 200;
+  reply.body = "<DeleteResult>";
+  const std::lock_guard lock(mutex_);
+  constexpr std::string_view kOpen = "<Key>", kClose = "</Key>";
+  size_t keys = 0;
+  for (size_t at = 0; (at = request.body.find(kOpen, at)) != std::string::npos; ++keys) {
+    at += kOpen.size();
+    const std::string key = request.body.substr(at, request.body.find(kClose, at) - at);
+    if (key == flaws_.keeps) {
+      reply.body += "<Error><Key>" + key + "</Key><Code>AccessDenied</Code></Error>";
+    } else {
+      objects_.erase(key);
+    }
+  }
+  if (keys == 0 || keys > 1000) return Error(400, "MalformedXML");
+  reply.body += "</DeleteResult>";
+  return reply;
 }
 
 Reply MemoryS3::Put(const Request& request, const std::string& key) {

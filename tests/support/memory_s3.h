@@ -34,6 +34,8 @@ struct S3Flaws {
   bool reads_stale = false;         // a get finds what was there before the last put
   bool no_ranges = false;           // Range is not looked at
   bool no_checksums = false;        // x-amz-checksum-sha256 is not kept
+  bool no_delete_many = false;      // 501
+  std::string keeps;                // a key that is not deleted: AccessDenied
 };
 
 class MemoryS3 {
@@ -71,6 +73,7 @@ class MemoryS3 {
   };
   TestHttpServer::Reply Put(const TestHttpServer::Request& request, const std::string& key);
   TestHttpServer::Reply Get(const TestHttpServer::Request& request, const std::string& key);
+  TestHttpServer::Reply DeleteMany(const TestHttpServer::Request& request);
   TestHttpServer::Reply List(const std::map<std::string, std::string>& query);
   std::optional<TestHttpServer::Reply> Unacceptable(const TestHttpServer::Request& request) const;
 

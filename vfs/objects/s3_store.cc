@@ -24,6 +24,7 @@ constexpr int64_t kBytesPerMs = 256;
 // Four times what we put at most: more is not ours.
 constexpr uint64_t kBodyBytesMax = 64 << 20;
 constexpr size_t kListPageMax = 1000;
+constexpr size_t kDeleteMax = 1000;
 constexpr int kEmptyPagesMax = 100;
 // S3 accepts 15 minutes; less is not worth a correction.
 constexpr int64_t kSkewMinMs = 60000;
@@ -154,7 +155,7 @@ std::string_view DenialHint(std::string_view code, bool reading) {
 
 // One request, before it is signed.
 struct S3Store::Call {
-  enum class Kind { kPut, kGet, kList, kDelete } kind;
+  enum class Kind { kPut, kGet, kList, kDelete, kDeleteMany } kind;
   std::string key;  // in the bucket; of a list: the prefix
   std::string query = {};
   HttpHeaders headers = {};
@@ -187,19 +188,20 @@ std::string S3Store::region() const {
 }
 
 std::string S3Store::Doing(const Call& call) const {
-  constexpr std::string_view kVerbs[] = {"put", "get", "list", "delete"};
+  constexpr std::string_view kVerbs[] = {"put", "get", "list", "delete", "delete many of"};
   return std::string(kVerbs[static_cast<int>(call.kind)]) + " s3://" + url_.bucket + "/" + call.key;
 }
 
 // Sends, signed; again where the answer taught how.
 Result<HttpResponse> S3Store::Send(const Call& call) {
-  constexpr std::string_view kMethods[] = {"PUT", "GET", "GET", "DELETE"};
+  constexpr std::string_view kMethods[] = {"PUT", "GET", "GET", "DELETE", "POST"};
   for (unsigned learned = 0;;) {
     const std::string in_region = region();
     HttpRequest request;
     request.method = kMethods[static_cast<int>(call.kind)];
     request.url = S3BaseUrl(url_, in_region);
-    if (call.kind != Call::Kind::kList) request.url += "/" + PercentEncode(call.key, "/");
+    if (call.kind != Call::Kind::kList && call.kind != Call::Kind::kDeleteMany)
+      request.url += "/" + PercentEncode(call.key, "/");
     if (!call.query.empty()) request.url += "?" + call.query;
     request.headers = call.headers;
     request.body = call.body;
@@ -263,7 +265,11 @@ bool S3Store::Learn(const HttpResponse& response, unsigned* learned) {
 }
 
 Status S3Store::Failure(const Call& call, const HttpResponse& response) const {
-  const S3Error error = ParseS3Error(response.body);
+  return Failure(call, response, ParseS3Error(response.body));
+}
+
+Status S3Store::Failure(const Call& call, const HttpResponse& response,
+                        const S3Error& error) const {
   const int status = response.status;
   const bool putting = call.kind == Call::Kind::kPut;
   const bool reading = call.kind == Call::Kind::kGet;
@@ -293,13 +299,14 @@ Status S3Store::Failure(const Call& call, const HttpResponse& response) const {
     return failed(Tag::kDiskFull, false);
   }
   if (status == 401 || status == 403 ||
-      IsOneOf(error.code, {"ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})) {
+      IsOneOf(error.code,
+              {"AccessDenied", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})) {
     return failed(Tag::kStoreDenied, false, DenialHint(error.code, reading));
   }
   if (status == 501) {
     return failed(Tag::kStoreUnsafe, false, "; guildlite needs conditional puts of its store");
   }
-  if (status >= 500) {
+  if (status >= 500 || status == 200) {  // 200: of one key among many
     return failed(putting ? Tag::kOutcomeUnknown : Tag::kStoreUnreachable, true);
   }
   if (status >= 300 && status < 400) {
@@ -473,6 +480,35 @@ Status S3Store::Delete(std::string_view key) {
     return Status::Ok();
   }
   return Failure(call, *response);
+}
+
+Status S3Store::DeleteAll(std::span<const std::string> keys) {
+  for (const std::string& key : keys) GUILDLITE_RETURN_IF_ERROR(CheckKey(key));
+  while (!keys.empty() && !single_deletes_) {
+    const auto some = keys.first(std::min(keys.size(), kDeleteMax));
+    std::vector<std::string> full;
+    for (const std::string& key : some) full.push_back(FullKey(key));
+    const std::string body = S3DeleteRequest(full);
+    Call call{Call::Kind::kDeleteMany, FullKey("")};
+    call.query = "delete=";
+    call.body = body;
+    call.sha256 = Sha256Hex(body);
+    call.headers = {{"Content-Type", "application/xml"},
+                    {"x-amz-checksum-sha256", Base64OfHex(call.sha256)}};
+    const auto response = Send(call);
+    if (!response.ok()) return response.status();
+    if (IsOneOf(ParseS3Error(response->body).code,
+                {"NotImplemented", "MethodNotAllowed", "MissingContentMD5", "InvalidRequest"})) {
+      single_deletes_ = true;
+      break;
+    }
+    if (response->status != 200) return Failure(call, *response);
+    const auto error = ParseS3Deleted(response->body);
+    if (!error.ok()) return error.status().Context(Doing(call));
+    if (!error->code.empty()) return Failure(call, *response, *error);
+    keys = keys.subspan(some.size());
+  }
+  return ObjectStore::DeleteAll(keys);
 }
 
 }  // namespace guildlite

@@ -46,6 +46,7 @@
 #include "vfs/objects/credentials.h"
 #include "vfs/objects/http_client.h"
 #include "vfs/objects/s3_url.h"
+#include "vfs/objects/s3_xml.h"
 
 namespace guildlite {
 
@@ -61,6 +62,8 @@ class S3Store final : public ObjectStore {
   Result<std::vector<ListEntry>> List(std::string_view prefix, std::string_view start_after,
                                       size_t limit) override;
   Status Delete(std::string_view key) override;
+  // One request for each thousand; one for each key where the store does not know that request.
+  Status DeleteAll(std::span<const std::string> keys) override;
   std::string Describe() const override;
 
   // If-Match is sent without the ETag's quotes from now on.
@@ -71,6 +74,7 @@ class S3Store final : public ObjectStore {
   Result<HttpResponse> Send(const Call& call);
   bool Learn(const HttpResponse& response, unsigned* learned);
   Status Failure(const Call& call, const HttpResponse& response) const;
+  Status Failure(const Call& call, const HttpResponse& response, const S3Error& error) const;
   std::string Doing(const Call& call) const;
   std::string FullKey(std::string_view key) const;
   std::string region() const;
@@ -80,7 +84,8 @@ class S3Store final : public ObjectStore {
   CredentialsProvider& credentials_;
   Clock& clock_;
   std::atomic<bool> bare_etags_{false};
-  std::atomic<int64_t> clock_skew_ms_{0};  // the store's clock minus ours
+  std::atomic<bool> single_deletes_{false};  // DeleteObjects is not known here
+  std::atomic<int64_t> clock_skew_ms_{0};    // the store's clock minus ours
   mutable std::mutex mutex_;
   std::string region_;  // guarded by mutex_
 };

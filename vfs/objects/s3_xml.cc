@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <pugixml.hpp>
+#include <sstream>
 
 namespace guildlite {
 namespace {
@@ -62,6 +63,36 @@ Result<S3ListPage> ParseS3List(std::string_view body) {
     if (page.next.empty()) return BadList("it goes on, but does not say where");
   }
   return page;
+}
+
+std::string S3DeleteRequest(std::span<const std::string> keys) {
+  pugi::xml_document document;
+  pugi::xml_node root = document.append_child("Delete");
+  root.append_attribute("xmlns") = "http://s3.amazonaws.com/doc/2006-03-01/";
+  root.append_child("Quiet").text() = "true";
+  for (const std::string& key : keys) {
+    root.append_child("Object").append_child("Key").text() = key.c_str();
+  }
+  std::ostringstream out;
+  document.save(out, "", pugi::format_raw);
+  return out.str();
+}
+
+Result<S3Error> ParseS3Deleted(std::string_view body) {
+  pugi::xml_document document;
+  if (!document.load_buffer(body.data(), body.size()) || !document.child("DeleteResult")) {
+    return Status(Tag::kStoreUnreachable, "the answer is no DeleteResult of S3's");
+  }
+  S3Error error;
+  for (const pugi::xml_node node : document.child("DeleteResult").children("Error")) {
+    if (std::string_view(node.child_value("Code")) == "NoSuchKey") continue;
+    error.code = Printable(node.child_value("Code"));
+    error.message =
+        Printable(node.child_value("Key")) + ": " + Printable(node.child_value("Message"));
+    if (error.code.empty()) error.code = "InternalError";
+    break;
+  }
+  return error;
 }
 
 }  // namespace guildlite

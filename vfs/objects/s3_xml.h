@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,5 +36,11 @@ struct S3ListPage {
 };
 // The message is the reason alone.
 Result<S3ListPage> ParseS3List(std::string_view body);
+
+// docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html, quietly: only what failed is
+// answered.
+std::string S3DeleteRequest(std::span<const std::string> keys);
+// The first error, an empty code for none. An error: this is no such answer.
+Result<S3Error> ParseS3Deleted(std::string_view body);
 
 }  // namespace guildlite
