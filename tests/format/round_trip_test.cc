@@ -214,6 +214,7 @@ TEST(SegmentRoundTrip, AHugeTransactionCanBeTakenWhileItIsWritten) {
   EXPECT_EQ(body, whole) << "taking early must not change the bytes";
   ASSERT_EQ(writer.index().size(), 4u);
   EXPECT_GT(writer.index()[3].offset, writer.index()[2].offset);
+  EXPECT_EQ(*IndexBody(*BytesSource(AsBytes(body)), "body"), writer.index());
   Replica replica(before);
   ASSERT_TRUE(Decode(body, {.history_before = kHistoryBefore}, replica).ok());
   EXPECT_EQ(replica.seen, history);
@@ -226,6 +227,7 @@ TEST(SegmentRoundTrip, TransactionsWithoutPagesAreKept) {
   std::vector<IndexEntry> index;
   const std::string body = EncodeBatch(history, {}, {.page_size = 512}, &index);
   EXPECT_EQ(index.size(), 3u);  // kBlockPartsMax each
+  EXPECT_EQ(*IndexBody(*BytesSource(AsBytes(body)), "body"), index);
   Replica replica;
   const Status status = Decode(body, {.history_before = kHistoryBefore}, replica);
   ASSERT_TRUE(status.ok()) << status.ToString();

@@ -46,9 +46,21 @@ TEST_F(SegmentMergeTest, TheBodyIsTheBodiesOneAfterTheOther) {
   }
   EXPECT_EQ(merge.objects(), 3u);
   EXPECT_EQ(merge.last_object_hash(), OpenObject(objects[2], "object")->object_hash);
-  const std::string segment = merge.Finish(Session(9));
-  const auto view = OpenObject(segment, "segment");
+  const auto segment = merge.Finish(Session(9));
+  ASSERT_TRUE(segment.ok()) << segment.status().ToString();
+  const auto view = OpenObject(*segment, "segment");
   ASSERT_TRUE(view.ok()) << view.status().ToString();
+  // Three objects of at least a block each, in order, nothing between them but batch framing.
+  ASSERT_GE(view->index.size(), 3u);
+  uint64_t end = 0;
+  for (const IndexEntry& block : view->index) {
+    EXPECT_GT(block.offset, end);
+    const auto mark = static_cast<uint8_t>(view->inline_body[block.offset]);
+    EXPECT_TRUE(mark == kBlockMark || mark == kPackedBlockMark);
+    end = block.offset + block.size;
+  }
+  EXPECT_LT(end, view->inline_body.size());
+  EXPECT_EQ(view->index.back().last_txid, log_.tip());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(view->inline_body.data()),
                         view->inline_body.size()),
             bodies);

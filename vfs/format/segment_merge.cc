@@ -3,6 +3,7 @@
 #include <cassert>
 #include <utility>
 
+#include "vfs/base/bytes.h"
 #include "vfs/format/segment_writer.h"
 
 namespace guildlite {
@@ -41,10 +42,12 @@ void SegmentMerge::Add(const ObjectView& object) {
   ++objects_;
 }
 
-std::string SegmentMerge::Finish(Session session) {
+Result<std::string> SegmentMerge::Finish(Session session) {
   assert(objects_ != 0);
   header_.session = session;
-  std::string object = EncodeObject(header_, body_);
+  const auto index = IndexBody(*BytesSource(AsBytes(body_)), "merged segment");
+  if (!index.ok()) return index.status();
+  std::string object = EncodeObject(header_, body_, *index);
   *this = SegmentMerge();
   return object;
 }

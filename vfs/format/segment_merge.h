@@ -31,8 +31,9 @@ class SegmentMerge {
   // Of the last object added: what the slot after it names as its predecessor.
   uint64_t last_object_hash() const { return last_object_hash_; }
 
-  // The segment, written by `session`; empty again afterwards.
-  std::string Finish(Session session);
+  // The segment, written by `session`, with its index; empty again afterwards. CHAIN_BROKEN: what
+  // was added does not decode.
+  Result<std::string> Finish(Session session);
 
  private:
   ObjectHeader header_;

@@ -554,6 +554,7 @@ Status BodyDecoder::DecodeBlock(bool packed) {
     stopped_ = true;
     return Status::Ok();
   }
+  const uint64_t begin = stream_.offset() - 1;  // its mark
   const Result<uint64_t> raw = TakeVarint("meta length");
   if (!raw.ok()) return raw.status();
   Result<uint64_t> stored = *raw;
@@ -588,7 +589,14 @@ Status BodyDecoder::DecodeBlock(bool packed) {
   if (settings_.images && !meta.pages.empty()) {
     GUILDLITE_RETURN_IF_ERROR(DecodeImages(meta, *frame));
   }
-  return Deliver(meta);
+  IndexEntry entry{.offset = begin, .size = static_cast<uint32_t>(stream_.offset() - begin)};
+  for (const PageRecord& page : meta.pages) {
+    if (entry.pages++ == 0 || page.pgno < entry.first_pgno) entry.first_pgno = page.pgno;
+  }
+  entry.last_txid = last_.txid;
+  GUILDLITE_RETURN_IF_ERROR(Deliver(meta));
+  visitor_.OnBlock(entry);
+  return Status::Ok();
 }
 
 Status BodyDecoder::ParseTransaction(Cursor& c, uint8_t flags, Transaction* transaction) {
@@ -783,17 +791,29 @@ Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisit
 
 namespace {
 
-// The first txid and the last transaction of a body.
-class EndsVisitor final : public BatchVisitor {
+// Wants nothing of the pages.
+class MetaVisitor : public BatchVisitor {
  public:
   Status ReadBase(Pgno, std::span<std::byte>) override { return {Tag::kBadArgument, "no images"}; }
+  Status OnTransaction(const Transaction&) override { return Status::Ok(); }
+  Status OnPage(Pgno, uint64_t, Span) override { return Status::Ok(); }
+  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
+};
+
+class IndexVisitor final : public MetaVisitor {
+ public:
+  void OnBlock(const IndexEntry& block) override { index.push_back(block); }
+  std::vector<IndexEntry> index;
+};
+
+// The first txid and the last transaction of a body.
+class EndsVisitor final : public MetaVisitor {
+ public:
   Status OnTransaction(const Transaction& transaction) override {
     if (!first) first = transaction.txid;
     last = transaction;
     return Status::Ok();
   }
-  Status OnPage(Pgno, uint64_t, Span) override { return Status::Ok(); }
-  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
 
   std::optional<Txid> first;
   Transaction last;
@@ -817,6 +837,13 @@ Status FillState(std::span<const std::byte> body, std::string_view name, ObjectH
   h.rolling_checksum = ends.last.rolling_checksum;
   h.rolling_known = ends.last.rolling_known;
   return Status::Ok();
+}
+
+Result<std::vector<IndexEntry>> IndexBody(BodySource& source, std::string_view name) {
+  IndexVisitor visitor;
+  GUILDLITE_RETURN_IF_ERROR(
+      DecodeBody(source, {.images = false, .check_history = false}, visitor, name));
+  return std::move(visitor.index);
 }
 
 // ---- Spool files ------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ class BatchVisitor {
   virtual Status OnPage(Pgno pgno, uint64_t hash, std::span<const std::byte> image) = 0;
   // After the last page of the transaction begun last.
   virtual Status OnTransactionEnd(const Transaction& transaction) = 0;
+  // After the last page of each block.
+  virtual void OnBlock(const IndexEntry& block) { (void)block; }
   // Asked before each transaction and each block: true stops here, without error (the point in time
   // is reached).
   virtual bool Done() { return false; }
@@ -76,6 +78,9 @@ Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisit
 // Sets txids and state of a header to those of the body's last transaction: what OpenObject does
 // for a header with state_inside. Reads metas only.
 Status FillState(std::span<const std::byte> body, std::string_view name, ObjectHeader* header);
+
+// The index that a body has, without its images: blocks in order, offsets in the whole body.
+Result<std::vector<IndexEntry>> IndexBody(BodySource& source, std::string_view name);
 
 struct BatchSummary {
   uint64_t size = 0;  // encoded bytes of the batch

@@ -166,9 +166,10 @@ Status Compactor::CloseRun() {
   record.last_txid = h.last_txid;
   record.last_object_hash = j.run.last_object_hash();
   record.key = SegmentKey(kLevel, h.slot, h.last_slot, epoch_, random_.Next64());
-  const std::string object = j.run.Finish(session_);
-  record.bytes = object.size();
-  auto put = store_.Put(record.key, object, PutCondition::Create());
+  const auto object = j.run.Finish(session_);
+  if (!object.ok()) return object.status().Context("join");
+  record.bytes = object->size();
+  auto put = store_.Put(record.key, *object, PutCondition::Create());
   if (!put.ok()) return put.status().Context("join: put " + record.key);
   j.made.push_back(std::move(record));
   return Status::Ok();
