@@ -408,6 +408,36 @@ TEST_F(ClaimTest, ARewindTakesBackTheEndsOfEarlierEpochs) {
   EXPECT_TRUE(Ship(store_, &*third, kThird.session).ok());
 }
 
+// The old owner's heal ends while we claim: what it acknowledged since is not taken back.
+TEST_F(ClaimTest, ARewindNeverTakesBackAHealThatEndedMeanwhile) {
+  testing::LogFixture log(memory_, {});
+  std::mt19937_64 random(3);
+  log.Snapshot();
+  log.CommitRandom(random);
+  log.Ship();
+  log.HealBegin();
+  log.CommitRandom(random);
+  log.Ship();
+  const auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+  ASSERT_TRUE(seen->heal_open);
+  bool armed = true;
+  store_.OnCall([&](const FaultStore::Call& call) {
+    if (armed && call.kind == FaultStore::kPut && call.key == LogKey(seen->next)) {
+      armed = false;
+      log.HealEnd();
+      log.CommitRandom(random);
+      log.Ship();
+    }
+    return Fault::kNone;
+  });
+  const auto claimed =
+      ClaimNext(store_, random_, clock_, seen->manifest, kSecond, std::optional(seen->before_heal));
+  EXPECT_FALSE(armed);
+  EXPECT_EQ(claimed.status().tag(), Tag::kBusy) << claimed.status().ToString();
+  EXPECT_EQ(LookAtStore(store_, std::nullopt)->tip.txid, log.tip());
+}
+
 // Neither claim came to recording where the epoch before it ended.
 TEST_F(ClaimTest, TheEndsOfEpochsThatNobodyRecordedAreRecordedByTheNext) {
   for (const bool fence_put : {false, true}) {

@@ -273,6 +273,17 @@ TEST_F(EnvironmentTest, AReadOnlyConnectionChangesNothing) {
   EXPECT_EQ(process.Log(), "");
 }
 
+TEST_F(EnvironmentTest, AWriterBesideAReaderThatCameFirstIsReplicated) {
+  Shell(Path("data/a.db"), "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+  SqlProcess process(Named());
+  OpenLoaded(process, ":memory:");
+  Connection reader = process.Open(Path("data/a.db"), SQLITE_OPEN_READONLY);
+  EXPECT_EQ(reader.Text("SELECT x FROM t"), "1");
+  Connection db = process.Open(Path("data/a.db"));
+  db.Ok("INSERT INTO t VALUES (2)");
+  ExpectInStore(db, Url("stores/a"));
+}
+
 // -- What is in place at open --------------------------------------------------------------------
 
 TEST_F(EnvironmentTest, AnEmptyFileIsReplacedByItsBackupWhoeverMadeIt) {

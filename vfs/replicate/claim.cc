@@ -136,6 +136,12 @@ Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& cla
     const Manifest& m = view->manifest.manifest;
     if (m.session != claimant.session) return Fenced(m);
     if (rewind) {
+      // The owner before us goes on until it meets the FENCE: once its heal has ended, or another
+      // began elsewhere, what it put since is acknowledged, and no FENCE may take that back.
+      if (!view->heal_open || view->before_heal.txid != rewind->txid ||
+          view->before_heal.history_hash != rewind->history_hash) {
+        return Status(Tag::kBusy, "the log went on while it was being compared", true);
+      }
       view->tip = *rewind;
       view->heal_open = false;
     }

@@ -513,6 +513,17 @@ Status Replicator::SettleNow() {
       return Status(Tag::kFenced, "another writer has taken over this log (" +
                                       view->manifest.manifest.owner + ")");
     }
+    // Dropped before anybody compared: a disk older than the store must not be healed over it (H4).
+    if (!settled_.load() && local_ && local_->facts.proven &&
+        view->tip.txid > local_->captured.txid) {
+      const auto check = recorder_->CheckAt(view->tip.txid);
+      if (!check || *check != static_cast<uint32_t>(view->tip.history_hash)) {
+        return Status(Tag::kDiverged,
+                      "the store holds transactions up to " + std::to_string(view->tip.txid.value) +
+                          " that this disk never had, and this disk others; restore the newest "
+                          "state with snapshot_restore() to a new file");
+      }
+    }
     auto claimed = TakeEpoch(&*view);
     if (!claimed.ok()) return claimed.status();
     // Before the claim nobody asked whether the log goes on from what was found here.

@@ -27,6 +27,7 @@ struct Snapshotter::Work {
   std::optional<Slot> first_slot;
   bool done = false;
   CapturedState end;
+  Epoch epoch;  // of `object`
   std::string object;
   bool stored = false;
   bool hurried = false;  // the log need not wait for its interval to reach E
@@ -246,6 +247,11 @@ Status Snapshotter::Publish(bool* again) {
   }
   const Epoch epoch = shipper_.epoch();
   const std::string key = SnapshotKey(w.scan.start.txid, w.end.txid, epoch, w.random);
+  if (w.epoch != epoch) {  // the name would be of an object that was never stored
+    w.object.clear();
+    w.stored = false;
+    w.epoch = epoch;
+  }
   if (w.object.empty()) {
     // The last piece goes inline when it is small: most snapshots are one object.
     if (!w.parts.empty()) GUILDLITE_RETURN_IF_ERROR(FlushPart(true));

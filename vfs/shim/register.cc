@@ -350,7 +350,8 @@ Status ConfirmMain(sqlite3* db) {
   if (!*first) return Status::Ok();
   Status status(Tag::kLocalIo, "opening " + node.path() + ": the replicator failed");
   Shielded([&] { status = shim->host.OpenedAsMain(node, db); });
-  shim->nodes.MainSettled(node, status.ok());
+  // To a file that may only be read nothing was said; the first that may write it asks again.
+  shim->nodes.MainSettled(node, status.ok() && node.writable());
   return status;
 }
 
