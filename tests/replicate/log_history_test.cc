@@ -8,8 +8,12 @@
 
 #include "tests/support/fault_store.h"
 #include "tests/support/log_fixture.h"
+#include "tests/support/sim_clock.h"
+#include "tests/support/temp_dir.h"
 #include "vfs/objects/memory_store.h"
 #include "vfs/objects/object_key.h"
+#include "vfs/replicate/compactor.h"
+#include "vfs/replicate/sweeper.h"
 
 namespace guildlite {
 namespace {
@@ -57,6 +61,32 @@ TEST(LogHistory, KnowsEveryTransactionOfAnEpochAndNoOther) {
     auto beyond = HistoryInLog(memory, epochs.slots.back(), epochs.log.tip().Next());
     ASSERT_TRUE(beyond.ok());
     EXPECT_FALSE(*beyond);
+  }
+}
+
+// The same with what could be joined in segments, and its slots deleted.
+TEST(LogHistory, KnowsWhatWasJoined) {
+  MemoryStore memory;
+  Epochs epochs(memory, {.part_bytes = 4000});
+  TempDir dir(TempDir::Where::kMemory);
+  SimClock clock;
+  SimRandom random(1);
+  Sweeper sweeper(clock, random, memory, {.grace_ms = 0});
+  Compactor compactor(clock, random, memory, dir.File("join"),
+                      {.join_slots = 1, .segment_bytes = 8000}, [&] { sweeper.TombstonesSet(); });
+  const Manifest manifest = ReadManifest(memory)->manifest;
+  sweeper.Begin(manifest);
+  compactor.Begin(manifest, epochs.log.next_slot());
+  const int64_t now = clock.MonotonicMs();
+  while (compactor.Step(now) <= now || sweeper.Step(now) <= now) {
+  }
+  ASSERT_GT(sweeper.counters().deleted, 5u);
+  for (const LogFixture::Point& p : epochs.log.points()) {
+    const auto history =
+        HistoryInLog(memory, epochs.slots[p.position.epoch.value - 1], p.position.txid);
+    ASSERT_TRUE(history.ok()) << history.status().ToString();
+    ASSERT_TRUE(*history) << p.position.ToString();
+    EXPECT_EQ(**history, p.history_hash) << p.position.ToString();
   }
 }
 

@@ -109,10 +109,12 @@ Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& planned, Slot from,
     if (!LogMoved(planned, manifest->manifest)) {
       return Broken(missing, "missing, although the manifest keeps it");
     }
-    return Status(Tag::kNotFound, missing +
-                                      ": joined or retired meanwhile, the log's own objects now "
-                                      "begin at slot " +
-                                      std::to_string(manifest->manifest.floor.value));
+    return Status(Tag::kNotFound,
+                  missing +
+                      ": joined or retired meanwhile, the log's own objects now "
+                      "begin at slot " +
+                      std::to_string(manifest->manifest.floor.value),
+                  true);
   }
   walk.manifest = *std::move(manifest);
   return walk;

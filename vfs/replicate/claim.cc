@@ -281,7 +281,7 @@ Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
   // before it ended.
   PastEpoch past;
   past.epoch = next.epoch;
-  past.fence = next.floor;
+  past.fence = Slot(1);  // holds the first FENCE of all, whatever is joined
   if (!next.past_epochs.empty()) {
     past.last_txid = next.past_epochs.back().last_txid;
     past.history_hash = next.past_epochs.back().history_hash;

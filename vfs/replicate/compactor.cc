@@ -14,8 +14,8 @@ namespace guildlite {
 namespace {
 
 constexpr int64_t kRetryMs = 1000;
-constexpr int64_t kRetryMaxMs = 60000;
-constexpr int kSlotsAStep = 32;  // so that a close need not wait for thousands of GETs
+constexpr int64_t kRetryMaxMs = 3600000;  // a join that fails late has uploaded much
+constexpr int kSlotsAStep = 32;           // so that a close need not wait for thousands of GETs
 constexpr uint32_t kLevel = 1;
 
 }  // namespace
@@ -70,12 +70,18 @@ void Compactor::SnapshotTaken() {
 int64_t Compactor::Step(int64_t now_ms) {
   bool join = false;
   bool retire = false;
+  Epoch epoch;
   {
     const std::lock_guard lock(mutex_);
     if (!begun_) return kIdle;
-    if (std::exchange(anew_, false)) join_.reset();
+    if (std::exchange(anew_, false)) {
+      join_.reset();
+      retry_at_ms_ = 0;
+    }
+    if (now_ms < retry_at_ms_) return retry_at_ms_;
     join = join_first_ || next_.value - floor_.value >= settings_.join_slots;
-    retire = retire_ && !join_first_;
+    retire = !join && !join_ && std::exchange(retire_, false);
+    epoch = epoch_;
   }
   Status status;
   if (join_) {
@@ -94,13 +100,15 @@ int64_t Compactor::Step(int64_t now_ms) {
     return now_ms;
   }
   join_.reset();
+  retire_ |= retire;
+  if (epoch_ != epoch) return now_ms;  // begun anew meanwhile
   if (status.tag() == Tag::kFenced) {
     begun_ = false;  // somebody else's now
     return kIdle;
   }
-  const int64_t wait = std::min(kRetryMaxMs, kRetryMs << std::min(failures_, 6u));
+  retry_at_ms_ = now_ms + std::min(kRetryMaxMs, kRetryMs << std::min(failures_, 12u));
   ++failures_;
-  return now_ms + wait;
+  return retry_at_ms_;
 }
 
 // -- Join --------------------------------------------------------------------------------------
@@ -165,8 +173,8 @@ Status Compactor::CloseRun() {
   record.first_txid = h.first_txid;
   record.last_txid = h.last_txid;
   record.last_object_hash = j.run.last_object_hash();
-  record.key = SegmentKey(kLevel, h.slot, h.last_slot, epoch_, random_.Next64());
-  const auto object = j.run.Finish(session_);
+  record.key = SegmentKey(kLevel, h.slot, h.last_slot, j.planned.epoch, random_.Next64());
+  const auto object = j.run.Finish(j.planned.session);
   if (!object.ok()) return object.status().Context("join");
   record.bytes = object->size();
   auto put = store_.Put(record.key, *object, PutCondition::Create());
@@ -179,7 +187,8 @@ Status Compactor::FinishJoin() {
   Join& j = *join_;
   const int64_t now = clock_.NowMs();
   auto updated = UpdateManifest(store_, random_, [&](Manifest& m) -> Status {
-    if (!Owned(m)) {
+    // Not of a later epoch of our own either: its sweeper may have taken the segments for orphans.
+    if (m.epoch != j.planned.epoch || m.session != j.planned.session) {
       return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
     }
     if (m.floor >= j.end) return Status::Ok();  // an earlier swap of ours, its reply lost
@@ -263,7 +272,10 @@ Status Compactor::Retire() {
   if (r.wants_join) {
     const std::lock_guard lock(mutex_);
     join_first_ = at->manifest.floor < next_;
-    if (join_first_) return Status::Ok();
+    if (join_first_) {
+      retire_ = true;
+      return Status::Ok();
+    }
   }
   if (!r.empty(at->manifest)) {
     Manifest to = at->manifest;
@@ -288,8 +300,8 @@ Status Compactor::Retire() {
     if (!swapped.ok()) return swapped.status().Context("retire");
     wake_sweeper_();
   }
+  if (!at->manifest.tombstones.empty()) wake_sweeper_();  // of a swap whose reply was lost
   const std::lock_guard lock(mutex_);
-  retire_ = false;
   ++counters_.retirements;
   return Status::Ok();
 }

@@ -108,6 +108,7 @@ class Compactor : public Task {
   Session session_;
   Slot floor_;  // the manifest's, as far as we know
   Slot next_;
+  int64_t retry_at_ms_ = 0;
   bool retire_ = false;
   bool join_first_ = false;
   File cache_;

@@ -1,5 +1,6 @@
 #include "vfs/replicate/log_history.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,15 +56,47 @@ class FindTransaction : public BatchVisitor {
   std::optional<uint64_t> history_hash_;
 };
 
+// What the metas of one object say.
+Result<std::optional<uint64_t>> HistoryInside(ObjectStore& store, const std::string& key,
+                                              Txid txid) {
+  auto object = store.Get(key);
+  if (!object.ok()) return object.status().Context("read " + key);
+  auto view = OpenObject(object->bytes, key);
+  if (!view.ok()) return view.status();
+  FindTransaction visitor(txid);
+  PartsSource source(store, *view);
+  DecodeSettings settings;
+  settings.images = false;
+  settings.check_history = false;
+  GUILDLITE_RETURN_IF_ERROR(DecodeBody(source, settings, visitor, key));
+  return visitor.history_hash();
+}
+
 }  // namespace
 
 Result<std::optional<uint64_t>> HistoryInLog(ObjectStore& store, const EpochSlots& slots,
                                              Txid txid) {
+  // Below the floor a segment may hold it, or an object between two segments.
+  auto manifest = ReadManifest(store);
+  if (!manifest.ok()) return manifest.status();
+  Slot begin = std::max(slots.first, manifest->manifest.horizon);
+  Slot end = slots.end;
+  for (const SegmentRecord& s : manifest->manifest.segments) {
+    if (s.last_slot < slots.first || (slots.end != Slot() && s.first_slot >= slots.end)) continue;
+    if (s.last_txid < txid) {
+      begin = std::max(begin, s.last_slot.Next());
+    } else if (s.first_txid <= txid) {
+      return HistoryInside(store, s.key, txid);
+    } else {
+      end = s.first_slot;
+      break;
+    }
+  }
   // nullopt: beyond the end, or not there any more.
   std::optional<ObjectHeader> header;
   const auto read = [&](Slot slot) -> Status {
     header.reset();
-    if (slots.end != Slot() && slot >= slots.end) return Status::Ok();
+    if (end != Slot() && slot >= end) return Status::Ok();
     const std::string key = LogKey(slot);
     auto found = ReadHeader(store, key);
     if (found.status().tag() == Tag::kNotFound) return Status::Ok();
@@ -78,8 +111,8 @@ Result<std::optional<uint64_t>> HistoryInLog(ObjectStore& store, const EpochSlot
     return Status::Ok();
   };
   // The first slot that ends at or after txid: steps double until one does, then bisect.
-  Slot low = slots.first;  // everything before it ends before txid
-  Slot high = slots.first;
+  Slot low = begin;  // everything before it ends before txid
+  Slot high = begin;
   for (uint64_t step = 1;; step *= 2) {
     GUILDLITE_RETURN_IF_ERROR(read(high));
     if (!header || header->last_txid >= txid) break;
@@ -101,18 +134,7 @@ Result<std::optional<uint64_t>> HistoryInLog(ObjectStore& store, const EpochSlot
   if (header->kind != ObjectKind::kData || header->first_txid > txid) {
     return std::optional<uint64_t>();
   }
-  const std::string key = LogKey(low);
-  auto object = store.Get(key);
-  if (!object.ok()) return object.status().Context("read " + key);
-  auto view = OpenObject(object->bytes, key);
-  if (!view.ok()) return view.status();
-  FindTransaction visitor(txid);
-  PartsSource source(store, *view);
-  DecodeSettings settings;
-  settings.images = false;
-  settings.check_history = false;
-  GUILDLITE_RETURN_IF_ERROR(DecodeBody(source, settings, visitor, key));
-  return visitor.history_hash();
+  return HistoryInside(store, LogKey(low), txid);
 }
 
 }  // namespace guildlite

@@ -2,8 +2,8 @@
 // by an earlier process, or very long ago, is told from one of another history.
 //
 // A few GETs: within one epoch txids never go back from slot to slot, so objects are bisected, and
-// only a transaction in the middle of one needs its metas. No image is read. Slots that were joined
-// do not tell.
+// only a transaction in the middle of one needs its metas. No image is read. Slots that were
+// joined are looked for in their segments.
 #pragma once
 
 #include <cstdint>

@@ -33,21 +33,31 @@ void Sweeper::TombstonesSet() {
 }
 
 int64_t Sweeper::Step(int64_t now_ms) {
+  Epoch epoch;
+  Session session;
   {
     const std::lock_guard lock(mutex_);
-    if (!begun_ || !look_) return kNothing;
+    if (!begun_ || !std::exchange(look_, false)) return kNothing;
+    epoch = epoch_;
+    session = session_;
   }
   bool more = false;
-  auto due = DeleteDue(&more);
+  auto due = DeleteDue(epoch, session, &more);
   Status status = due.status();
   bool sweep = false;
   if (status.ok() && !more) {
     const std::lock_guard lock(mutex_);
     sweep = orphans_owed_;
   }
-  if (sweep) status = SweepOrphans();
+  if (sweep) status = SweepOrphans(epoch, session);
   const std::lock_guard lock(mutex_);
+  if (epoch_ != epoch) {  // begun anew meanwhile
+    look_ = true;
+    return now_ms;
+  }
   last_error_ = status;
+  look_ |= !status.ok() || more || due->has_value();
+  if (sweep && status.ok()) orphans_owed_ = false;
   if (status.tag() == Tag::kFenced) {
     begun_ = false;
     return kNothing;
@@ -59,10 +69,7 @@ int64_t Sweeper::Step(int64_t now_ms) {
   }
   failures_ = 0;
   if (more) return now_ms;
-  if (!*due) {
-    look_ = false;
-    return kNothing;
-  }
+  if (!*due) return look_ ? now_ms : kNothing;
   return now_ms + std::max<int64_t>(1, **due - clock_.NowMs());
 }
 
@@ -74,11 +81,11 @@ Status Sweeper::DeleteAll(const std::vector<std::string>& keys) {
   return Status::Ok();
 }
 
-Result<std::optional<int64_t>> Sweeper::DeleteDue(bool* more) {
+Result<std::optional<int64_t>> Sweeper::DeleteDue(Epoch epoch, Session session, bool* more) {
   auto manifest = ReadManifest(store_);
   if (!manifest.ok()) return manifest.status().Context("sweep");
   const Manifest& m = manifest->manifest;
-  if (m.epoch != epoch_ || m.session != session_) {
+  if (m.epoch != epoch || m.session != session) {
     return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
   }
   const int64_t deadline = clock_.NowMs() - settings_.grace_ms;
@@ -122,7 +129,7 @@ Result<std::optional<int64_t>> Sweeper::DeleteDue(bool* more) {
   GUILDLITE_RETURN_IF_ERROR(DeleteAll(keys));
   deleted += keys.size();
   auto updated = UpdateManifest(store_, random_, [&](Manifest& now) -> Status {
-    if (now.epoch != epoch_ || now.session != session_) {
+    if (now.epoch != epoch || now.session != session) {
       return Status(Tag::kFenced, "another writer has taken over this log (" + now.owner + ")");
     }
     std::erase_if(now.tombstones, [&](const Tombstone& t) {
@@ -136,12 +143,12 @@ Result<std::optional<int64_t>> Sweeper::DeleteDue(bool* more) {
   return next;
 }
 
-Status Sweeper::SweepOrphans() {
+Status Sweeper::SweepOrphans(Epoch epoch, Session session) {
   std::vector<std::string> found;
   const auto older = [&](const std::string& key) {
-    if (const auto name = ParseSegmentKey(key)) return name->epoch < epoch_;
-    if (const auto name = ParseSnapshotKey(key)) return name->epoch < epoch_;
-    if (const auto name = ParsePartKey(key)) return name->epoch < epoch_;
+    if (const auto name = ParseSegmentKey(key)) return name->epoch < epoch;
+    if (const auto name = ParseSnapshotKey(key)) return name->epoch < epoch;
+    if (const auto name = ParsePartKey(key)) return name->epoch < epoch;
     return false;
   };
   for (const std::string_view prefix : {kSegmentPrefix, kSnapshotPrefix, kPartPrefix}) {
@@ -160,7 +167,7 @@ Status Sweeper::SweepOrphans() {
     auto manifest = ReadManifest(store_);  // begun after the LISTs: invariant 3
     if (!manifest.ok()) return manifest.status().Context("sweep");
     const Manifest& m = manifest->manifest;
-    if (m.epoch != epoch_ || m.session != session_) {
+    if (m.epoch != epoch || m.session != session) {
       return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
     }
     std::set<std::string> named;
@@ -192,7 +199,6 @@ Status Sweeper::SweepOrphans() {
     GUILDLITE_RETURN_IF_ERROR(DeleteAll(found));
   }
   const std::lock_guard lock(mutex_);
-  orphans_owed_ = false;
   counters_.orphans_deleted += found.size();
   return Status::Ok();
 }

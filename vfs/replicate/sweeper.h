@@ -55,8 +55,8 @@ class Sweeper : public Task {
 
  private:
   // nullopt: nothing left to wait for; else when the next tombstone is due, in store time.
-  Result<std::optional<int64_t>> DeleteDue(bool* more);
-  Status SweepOrphans();
+  Result<std::optional<int64_t>> DeleteDue(Epoch epoch, Session session, bool* more);
+  Status SweepOrphans(Epoch epoch, Session session);
   Status DeleteAll(const std::vector<std::string>& keys);
 
   Clock& clock_;
