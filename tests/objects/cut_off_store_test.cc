@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "tests/support/fault_store.h"
@@ -47,13 +48,41 @@ TEST_F(CutOff, AsksNothingAfter) {
 // What was done is done, but nobody acts on hearing of it.
 TEST_F(CutOff, AnAnswerThatComesAfterIsNotHeard) {
   faults_->OnCall([&](const FaultStore::Call&) {
-    EXPECT_EQ(store_->waiting(), 1u);
+    EXPECT_EQ(store_->waiting(), 0u) << "this is no Step";
     store_->CutOff();
     return Fault::kNone;
   });
   EXPECT_EQ(store_->Put("a", "1", PutCondition::Create()).status().tag(), Tag::kOutcomeUnknown);
   EXPECT_EQ(store_->waiting(), 0u);
   EXPECT_TRUE(memory_.Get("a").ok());
+}
+
+TEST_F(CutOff, CountsTheStepsThatAreInside) {
+  class Asks : public Task {
+   public:
+    explicit Asks(ObjectStore& store) : store_(store) {}
+    int64_t Step(int64_t) override {
+      (void)store_.Get("a");
+      return kIdle;
+    }
+
+   private:
+    ObjectStore& store_;
+  };
+  size_t seen = 0;
+  faults_->OnCall([&](const FaultStore::Call&) {
+    seen = store_->waiting();
+    return Fault::kNone;
+  });
+  Asks asks(*store_);
+  {
+    WorkerPool pool(SystemClock(), 1);
+    ASSERT_TRUE(pool.Add(&asks).ok());
+    while (faults_->calls(FaultStore::kGet) == 0) std::this_thread::yield();
+    pool.Remove(&asks);
+  }
+  EXPECT_EQ(seen, 1u);
+  EXPECT_EQ(store_->waiting(), 0u);
 }
 
 }  // namespace

@@ -279,6 +279,8 @@ void WorkerPool::ForgetThreads() {
   state_.store(nullptr, std::memory_order_release);
 }
 
+bool WorkerPool::InStep() { return current_step != nullptr; }
+
 size_t WorkerPool::thread_count() const {
   const State* const s = state_.load(std::memory_order_acquire);
   if (!s) return 0;

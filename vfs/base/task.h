@@ -81,6 +81,8 @@ class WorkerPool {
   void ForgetThreads();
 
   size_t thread_count() const;
+  // Whether the calling thread is inside a Step, of whichever pool.
+  static bool InStep();
 
  private:
   struct State;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "guildlite/object_store.h"
+#include "vfs/base/task.h"
 
 namespace guildlite {
 
@@ -20,7 +21,8 @@ class CutOffStore final : public ObjectStore {
   explicit CutOffStore(std::unique_ptr<ObjectStore> store) : store_(std::move(store)) {}
 
   void CutOff() { cut_.store(true); }
-  // How many threads are inside the other store.
+  // How many Steps (vfs/base/task.h) are inside the other store. Threads of the application do not
+  // count: one of them is no sign that a Step has nothing left to do outside.
   size_t waiting() const { return waiting_.load(); }
 
   Result<std::string> Put(std::string_view key, std::string_view bytes,
@@ -49,9 +51,10 @@ class CutOffStore final : public ObjectStore {
       return Status(tag, store_->Describe() + " was given up: the database is closed", true);
     };
     if (cut_.load()) return given_up();
-    waiting_.fetch_add(1);
+    const size_t step = WorkerPool::InStep() ? 1 : 0;
+    waiting_.fetch_add(step);
     auto answer = ask();
-    waiting_.fetch_sub(1);
+    waiting_.fetch_sub(step);
     if (cut_.load()) return given_up();
     return answer;
   }
