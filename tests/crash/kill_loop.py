@@ -561,6 +561,10 @@ class Loop:
         copy_disk(self.path, path, frame, page_size)
         return path, newest(path)
 
+    # Not what was joined: that is in the store already.
+    def shipped_bytes(self):
+        return bytes_below(self.store) - bytes_below(os.path.join(self.store, "segments"))
+
     def one(self):
         committed = self.write_and_kill()
         if not os.path.exists(self.path):
@@ -606,11 +610,11 @@ class Loop:
             self.meddle(beside=False)
             local = newest(self.path)
         self.what += "; disk kept"
-        before = bytes_below(self.store) if os.path.exists(self.store) else 0
+        before = self.shipped_bytes()
         plain = self.begun and not self.disk_lost and self.dice.random() < 0.5
         position = self.ask("reopener", plain_load=plain, options={})
         self.entered(position)
-        grown = bytes_below(self.store) - before
+        grown = self.shipped_bytes() - before
         if restored is not None and not stranger:
             size = os.path.getsize(self.path)
             expect(grown <= unshipped + size // 4 + (64 << 10), f"{grown} bytes shipped after the "
