@@ -2,12 +2,12 @@
 
 #include <arpa/inet.h>
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "vfs/base/ascii.h"
 #include "vfs/base/percent.h"
 #include "vfs/objects/credentials_reply.h"
 
@@ -130,10 +130,9 @@ Result<FoundCredentials> CredentialsFromContainer(const Environment& environment
 }
 
 Result<FoundCredentials> CredentialsFromInstance(const Environment& environment, HttpClient& http) {
-  std::string disabled = Variable(environment, "AWS_EC2_METADATA_DISABLED");
-  std::transform(disabled.begin(), disabled.end(), disabled.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  if (disabled == "true") return {Tag::kNotFound, "AWS_EC2_METADATA_DISABLED is true"};
+  if (LowerCase(Variable(environment, "AWS_EC2_METADATA_DISABLED")) == "true") {
+    return {Tag::kNotFound, "AWS_EC2_METADATA_DISABLED is true"};
+  }
   std::string base = Variable(environment, "AWS_EC2_METADATA_SERVICE_ENDPOINT");
   if (base.empty()) base = "http://169.254.169.254";
   while (base.ends_with('/')) base.pop_back();

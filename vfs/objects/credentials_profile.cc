@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "vfs/base/ascii.h"
 #include "vfs/base/child_process.h"
 #include "vfs/base/file_io.h"
 
@@ -24,14 +25,6 @@ std::string_view Trim(std::string_view text) {
   while (!text.empty() && IsBlank(text.front())) text.remove_prefix(1);
   while (!text.empty() && IsBlank(text.back())) text.remove_suffix(1);
   return text;
-}
-
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
 }
 
 // The profile of a section's header, without its brackets; "" = the section is none of ours.

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <utility>
 
+#include "vfs/base/ascii.h"
 #include "vfs/base/file_io.h"
 
 namespace guildlite {
@@ -70,14 +71,6 @@ struct HeaderList {
   }
   curl_slist* list = nullptr;
 };
-
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
 
 std::string_view Trim(std::string_view text) {
   const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };

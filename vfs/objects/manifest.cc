@@ -392,6 +392,18 @@ Status Manifest::Validate() const {
   return Status::Ok();
 }
 
+Status Manifest::CheckOwner(Epoch owned, Session by) const {
+  if (epoch == owned && session == by) return Status::Ok();
+  return Status(Tag::kFenced, "another writer has taken over this log (" + owner + ")");
+}
+
+bool SurvivedItsEpoch(const Manifest& manifest, const SnapshotRecord& snapshot) {
+  return std::none_of(
+      manifest.past_epochs.begin(), manifest.past_epochs.end(), [&snapshot](const PastEpoch& past) {
+        return past.epoch >= snapshot.epoch && past.last_txid < snapshot.usable_from;
+      });
+}
+
 std::string Manifest::Encode() const {
   assert(Validate().ok());
   json out = KnownAndUnknown(unknown_json);

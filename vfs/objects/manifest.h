@@ -112,11 +112,17 @@ struct Manifest {
   std::string unknown_json;  // other members of the object, kept (invariant 5); "" = none
   bool operator==(const Manifest&) const = default;
 
-  Status Validate() const;     // CHAIN_BROKEN
+  Status Validate() const;  // CHAIN_BROKEN
+  // FENCED unless this epoch is still that session's.
+  Status CheckOwner(Epoch owned, Session by) const;
   std::string Encode() const;  // REQUIRES Validate().ok()
   // CHAIN_BROKEN for damage, FORMAT_TOO_NEW when min_reader is above ours.
   static Result<Manifest> Decode(std::string_view json, std::string_view name);
 };
+
+// Whether no later epoch went on from below the snapshot's point, as far as the manifest knows:
+// then the newest history goes through it.
+bool SurvivedItsEpoch(const Manifest& manifest, const SnapshotRecord& snapshot);
 
 // Invariant 7 given to the text of a JSON object without `checksum`; "" where it is no object.
 std::string SealManifest(std::string_view object);

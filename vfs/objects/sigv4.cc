@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "vfs/base/ascii.h"
 #include "vfs/base/percent.h"
 
 namespace guildlite {
@@ -95,14 +96,6 @@ std::string CanonicalQuery(std::string_view query) {
     canonical += (canonical.empty() ? "" : "&") + name + "=" + value;
   }
   return canonical;
-}
-
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
 }
 
 // Without white space at the ends, a single space for each run of it within.

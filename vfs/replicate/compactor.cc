@@ -113,18 +113,11 @@ int64_t Compactor::Step(int64_t now_ms) {
 
 // -- Join --------------------------------------------------------------------------------------
 
-bool Compactor::Owned(const Manifest& manifest) const {
-  return manifest.epoch == epoch_ && manifest.session == session_;
-}
-
 Status Compactor::BeginJoin() {
   auto manifest = ReadManifest(store_);
   if (!manifest.ok()) return manifest.status().Context("join");
   const std::lock_guard lock(mutex_);
-  if (!Owned(manifest->manifest)) {
-    return Status(Tag::kFenced,
-                  "another writer has taken over this log (" + manifest->manifest.owner + ")");
-  }
+  GUILDLITE_RETURN_IF_ERROR(manifest->manifest.CheckOwner(epoch_, session_));
   floor_ = manifest->manifest.floor;
   join_first_ = false;
   if (floor_ >= next_) return Status::Ok();
@@ -188,9 +181,7 @@ Status Compactor::FinishJoin() {
   const int64_t now = clock_.NowMs();
   auto updated = UpdateManifest(store_, random_, [&](Manifest& m) -> Status {
     // Not of a later epoch of our own either: its sweeper may have taken the segments for orphans.
-    if (m.epoch != j.planned.epoch || m.session != j.planned.session) {
-      return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
-    }
+    GUILDLITE_RETURN_IF_ERROR(m.CheckOwner(j.planned.epoch, j.planned.session));
     if (m.floor >= j.end) return Status::Ok();  // an earlier swap of ours, its reply lost
     if (m.floor != j.planned.floor) {
       return Status(Tag::kPrecondition, "join: the floor is not where it was", true);
@@ -262,10 +253,7 @@ Status Compactor::Retire() {
   if (!at.ok()) return at.status().Context("retire");
   {
     const std::lock_guard lock(mutex_);
-    if (!Owned(at->manifest)) {
-      return Status(Tag::kFenced,
-                    "another writer has taken over this log (" + at->manifest.owner + ")");
-    }
+    GUILDLITE_RETURN_IF_ERROR(at->manifest.CheckOwner(epoch_, session_));
   }
   const int64_t now = clock_.NowMs();
   const Retirement r = PlanRetirement(at->manifest, now, settings_.retention_ms);

@@ -87,7 +87,6 @@ class Compactor : public Task {
   Status FinishJoin();
   Status Retire();
   Result<Bytes> Load(Slot slot);
-  bool Owned(const Manifest& manifest) const;
   void ForgetBelow(Slot slot);
 
   Clock& clock_;

@@ -474,8 +474,10 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
   auto claimed =
       ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant, rewind);
   if (!claimed.ok()) return claimed.status();
-  const CapturedState& seen = rewind ? *rewind : view->tip;
-  if (!ours && (claimed->tip.txid != seen.txid || claimed->tip.history_hash != seen.history_hash)) {
+  // A rewind looked at the log itself before it put its FENCE.
+  if (!ours && !rewind &&
+      (claimed->tip.txid != view->tip.txid ||
+       claimed->tip.history_hash != view->tip.history_hash)) {
     // The session stays one that is only planned: whoever opens next compares too.
     return Status(Tag::kBusy, "the log grew while it was compared", true);
   }

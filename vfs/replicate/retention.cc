@@ -13,14 +13,6 @@ struct SlotRange {
   bool Overlaps(Slot from, Slot last) const { return from < end && last >= first; }
 };
 
-// Not so when a later epoch went on from below its point: the newest history does not go through
-// it.
-bool SurvivedItsEpoch(const Manifest& m, const SnapshotRecord& s) {
-  return std::none_of(m.past_epochs.begin(), m.past_epochs.end(), [&s](const PastEpoch& p) {
-    return p.epoch >= s.epoch && p.last_txid < s.usable_from;
-  });
-}
-
 }  // namespace
 
 Retirement PlanRetirement(const Manifest& m, int64_t now_ms, int64_t window_ms) {

@@ -294,9 +294,7 @@ Status Snapshotter::Publish(bool* again) {
   record.bytes = w.object.size() + w.part_bytes;
   record.database_bytes = uint64_t{w.end.database_pages} * w.end.page_size;
   auto updated = UpdateManifest(store_, random_, [&](Manifest& m) -> Status {
-    if (m.epoch != epoch || m.session != shipper_.session()) {
-      return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
-    }
+    GUILDLITE_RETURN_IF_ERROR(m.CheckOwner(epoch, shipper_.session()));
     for (const SnapshotRecord& s : m.snapshots) {
       if (s.key == key) return Status::Ok();
     }

@@ -85,9 +85,7 @@ Result<std::optional<int64_t>> Sweeper::DeleteDue(Epoch epoch, Session session, 
   auto manifest = ReadManifest(store_);
   if (!manifest.ok()) return manifest.status().Context("sweep");
   const Manifest& m = manifest->manifest;
-  if (m.epoch != epoch || m.session != session) {
-    return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
-  }
+  GUILDLITE_RETURN_IF_ERROR(m.CheckOwner(epoch, session));
   const int64_t deadline = clock_.NowMs() - settings_.grace_ms;
   std::vector<Tombstone> due;
   std::optional<int64_t> next;
@@ -129,9 +127,7 @@ Result<std::optional<int64_t>> Sweeper::DeleteDue(Epoch epoch, Session session, 
   GUILDLITE_RETURN_IF_ERROR(DeleteAll(keys));
   deleted += keys.size();
   auto updated = UpdateManifest(store_, random_, [&](Manifest& now) -> Status {
-    if (now.epoch != epoch || now.session != session) {
-      return Status(Tag::kFenced, "another writer has taken over this log (" + now.owner + ")");
-    }
+    GUILDLITE_RETURN_IF_ERROR(now.CheckOwner(epoch, session));
     std::erase_if(now.tombstones, [&](const Tombstone& t) {
       return std::find(due.begin(), due.end(), t) != due.end();
     });
@@ -167,9 +163,7 @@ Status Sweeper::SweepOrphans(Epoch epoch, Session session) {
     auto manifest = ReadManifest(store_);  // begun after the LISTs: invariant 3
     if (!manifest.ok()) return manifest.status().Context("sweep");
     const Manifest& m = manifest->manifest;
-    if (m.epoch != epoch || m.session != session) {
-      return Status(Tag::kFenced, "another writer has taken over this log (" + m.owner + ")");
-    }
+    GUILDLITE_RETURN_IF_ERROR(m.CheckOwner(epoch, session));
     std::set<std::string> named;
     for (const SegmentRecord& s : m.segments) named.insert(s.key);
     for (const Tombstone& t : m.tombstones) named.insert(t.key);

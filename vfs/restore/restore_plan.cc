@@ -350,13 +350,6 @@ bool IsTarget(const SnapshotRecord& s, const RestoreTarget& target) {
   return target.kind == RestoreTarget::Kind::kLabel;
 }
 
-// Whether no later epoch took it back, as far as the manifest knows.
-bool SurvivedItsEpoch(const Manifest& m, const SnapshotRecord& s) {
-  return std::none_of(m.past_epochs.begin(), m.past_epochs.end(), [&s](const PastEpoch& p) {
-    return p.epoch >= s.epoch && p.last_txid < s.usable_from;
-  });
-}
-
 // " The oldest …": the points of snapshots around a txid or time that nothing kept can reach.
 std::string NearestSnapshots(const Manifest& m,
                              const std::function<bool(const SnapshotRecord&)>& below) {
