@@ -191,6 +191,35 @@ TEST_F(CompactorTest, TheBucketStaysBoundedAndWhatIsKeptIsWhole) {
               ::testing::HasSubstr("NO_SUCH_POINT"));
 }
 
+// Our own sweeper and snapshotter swap the manifest too: who loses against them goes again at once,
+// it does not wait as after an error.
+TEST_F(CompactorTest, ARetirementOvertakenByAnotherSwapIsMadeAnew) {
+  LogFixture log(memory_, {.page_size = 512});
+  std::mt19937_64 random(11);
+  for (int i = 0; i < 4; ++i) {
+    log.CommitRandom(random);
+    log.Ship();
+    log.Snapshot();
+  }
+  FaultStore store(memory_);
+  int puts = 0;
+  store.OnCall([&](const FaultStore::Call& call) {
+    // Every other one, so that each swap is lost once.
+    if (call.kind == FaultStore::kPut && call.key == kManifestKey && ++puts % 2 == 1) {
+      EXPECT_TRUE(UpdateManifest(memory_, random_, [](Manifest&) { return Status::Ok(); }).ok());
+    }
+    return Fault::kNone;
+  });
+  Compactor compactor = Make(store, {.join_slots = 1000});
+  compactor.Begin(Now(), log.next_slot());
+  compactor.SnapshotTaken();
+  Run(compactor);
+  EXPECT_GE(puts, 2);
+  EXPECT_EQ(compactor.last_error().ToString(), Status().ToString());
+  EXPECT_EQ(compactor.counters().retirements, 1u);
+  EXPECT_LT(Now().snapshots.size(), 4u);
+}
+
 // Killed at any call, with a reply lost, denied, or late: the next process goes on, and no point is
 // lost. What a kill left behind goes with the next epoch.
 TEST_F(CompactorTest, KilledAtAnyCallItLosesNothing) {

@@ -285,6 +285,11 @@ Status Compactor::Retire() {
       to.tombstones.push_back({key, Slot(0), now, {}});
     }
     auto swapped = SwapManifest(store_, *at, std::move(to), random_);
+    if (swapped.status().tag() == Tag::kPrecondition) {  // a sweep or a snapshot was quicker
+      const std::lock_guard lock(mutex_);
+      retire_ = true;
+      return Status::Ok();
+    }
     if (!swapped.ok()) return swapped.status().Context("retire");
     wake_sweeper_();
   }
