@@ -7,6 +7,8 @@
 #include <string>
 
 #include "tests/support/scripted_http.h"
+#include "tests/support/temp_dir.h"
+#include "vfs/base/file_io.h"
 
 namespace guildlite {
 namespace {
@@ -136,6 +138,27 @@ TEST(S3Url, FindsTheRestInTheEnvironment) {
   EXPECT_EQ(bad.status().tag(), Tag::kBadUrl);
   EXPECT_THAT(bad.status().message(), HasSubstr("AWS_ENDPOINT_URL_S3 must begin with https://"));
   EXPECT_FALSE(CompleteS3Url(Parsed("bucket"), MapEnvironment({{"AWS_REGION", "a b"}})).ok());
+}
+
+TEST(S3Url, FindsTheRegionOfTheProfile) {
+  const TempDir home;
+  const std::string config = home.File("config");
+  ASSERT_TRUE(ReplaceFile(config,
+                          "[default]\nregion = eu-west-1\n"
+                          "[profile dev]\nregion = eu-west-2\n"
+                          "[profile odd]\nregion = eu west\n")
+                  .ok());
+  const std::map<std::string, std::string> shared = {{"AWS_CONFIG_FILE", config}};
+  const auto with = [&](std::map<std::string, std::string> more) {
+    more.insert(shared.begin(), shared.end());
+    return more;
+  };
+  EXPECT_EQ(Complete("bucket", shared).region, "eu-west-1");
+  EXPECT_EQ(Complete("bucket", with({{"AWS_PROFILE", "dev"}})).region, "eu-west-2");
+  EXPECT_EQ(Complete("bucket", with({{"AWS_DEFAULT_REGION", "a"}})).region, "a");
+  EXPECT_EQ(Complete("bucket?region=b", shared).region, "b");
+  const auto odd = MapEnvironment(with({{"AWS_PROFILE", "odd"}}));
+  EXPECT_EQ(CompleteS3Url(Parsed("bucket"), odd).status().tag(), Tag::kBadUrl);
 }
 
 TEST(S3Url, SaysWhereRequestsGo) {

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "vfs/base/percent.h"
+#include "vfs/objects/credentials_profile.h"
 #include "vfs/objects/object_key.h"
 
 namespace guildlite {
@@ -189,8 +190,11 @@ Result<S3Url> CompleteS3Url(S3Url url, const Environment& environment) {
     }
   }
   if (url.region.empty()) {
-    url.region = first_of({"AWS_REGION", "AWS_DEFAULT_REGION"}).second;
-    if (!AllOf(url.region, "-_")) return Status(Tag::kBadUrl, "AWS_REGION is no region's name");
+    url.region = AwsRegion(environment);
+    if (!AllOf(url.region, "-_")) {
+      return Status(Tag::kBadUrl,
+                    "AWS_REGION, AWS_DEFAULT_REGION or the profile's region is no region's name");
+    }
     if (url.region.empty()) url.region = "us-east-1";
   }
   return url;

@@ -2,7 +2,8 @@
 //
 //   endpoint=https://host[:port][/path]  a server that is not AWS; else AWS_ENDPOINT_URL_S3, else
 //                                        AWS_ENDPOINT_URL, else AWS's own of the region
-//   region=eu-central-1                  else AWS_REGION, AWS_DEFAULT_REGION, us-east-1
+//   region=eu-central-1                  else AWS_REGION, AWS_DEFAULT_REGION, the region of the
+//                                        profile (credentials_profile.h), us-east-1
 //   path_style=true|false                bucket in the path or in the host name; default: in the
 //                                        path with an endpoint, or where its name has a dot (which
 //                                        no certificate of AWS's covers)
@@ -37,7 +38,8 @@ struct S3Url {
 // `rest`: all that follows "s3://".
 Result<S3Url> ParseS3Url(std::string_view rest);
 
-// What the url leaves open, from the environment. BAD_URL for a variable that is no endpoint.
+// What the url leaves open, from the environment and AWS's shared files. BAD_URL for what is no
+// endpoint or no region's name there.
 Result<S3Url> CompleteS3Url(S3Url url, const Environment& environment);
 
 // Whether that is AWS itself: its promises are known, other servers' are to be proven.
