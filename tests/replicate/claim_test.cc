@@ -83,6 +83,30 @@ class ClaimTest : public ::testing::Test {
       EXPECT_EQ(past.history_hash, fence->header.history_hash) << "epoch " << past.epoch.value;
     }
   }
+  Result<StoreView> Resume(ObjectStore& store, const Claimant& claimant,
+                           const std::optional<Acknowledged>& hint) {
+    auto seen = LookAtStore(store, hint);
+    if (!seen.ok()) return seen.status();
+    return ClaimResume(store, random_, clock_, claimant, *std::move(seen), hint);
+  }
+  // As the replicator tries again and again, until it holds or somebody else has it.
+  Result<StoreView> Insist(ObjectStore& store, const Claimant& claimant) {
+    Result<StoreView> claimed = Status(Tag::kTimeout, "no try");
+    for (int tries = 0; tries < 20; ++tries) {
+      const auto seen = LookAtStore(store, std::nullopt);
+      if (seen.status().tag() == Tag::kNotFound) {
+        claimed = ClaimFirst(store, random_, clock_, kLineage, claimant);
+      } else if (!seen.ok()) {
+        continue;
+      } else if (seen->manifest.manifest.session == claimant.session) {
+        claimed = ClaimResume(store, random_, clock_, claimant, *seen, std::nullopt);
+      } else {
+        claimed = ClaimNext(store, random_, clock_, *seen, claimant);
+      }
+      if (claimed.ok() || claimed.status().tag() == Tag::kFenced) break;
+    }
+    return claimed;
+  }
   StoreView First(ObjectStore& store) {
     auto view = ClaimFirst(store, random_, clock_, kLineage, kFirst);
     EXPECT_TRUE(view.ok()) << view.status().ToString();
@@ -126,7 +150,7 @@ TEST_F(ClaimTest, AFirstStartCutShortAtAnyCallIsResumed) {
       const bool done = store.calls(FaultStore::kAny) < static_cast<uint64_t>(n);
       if (!view.ok()) {
         if (ReadManifest(memory).ok()) {
-          view = ClaimResume(store, random_, clock_, kFirst, std::nullopt);
+          view = Resume(store, kFirst, std::nullopt);
         } else {
           view = ClaimFirst(store, random_, clock_, kLineage, kFirst);
         }
@@ -148,7 +172,7 @@ TEST_F(ClaimTest, ATakeoverFollowsTheLogToItsEndAndFencesIt) {
   ASSERT_TRUE(seen.ok());
   EXPECT_EQ(seen->next, Slot(3));
   EXPECT_EQ(seen->tip.txid, Txid(1));
-  auto view = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
+  auto view = ClaimNext(store_, random_, clock_, *seen, kSecond);
   ASSERT_TRUE(view.ok()) << view.status().ToString();
   EXPECT_EQ(view->manifest.manifest.epoch, Epoch(2));
   EXPECT_EQ(view->next, Slot(4));
@@ -184,7 +208,7 @@ TEST_F(ClaimTest, ATakeoverFromALiveOwnerKeepsWhatThatShipped) {
     });
     auto seen = LookAtStore(store, std::nullopt);
     ASSERT_TRUE(seen.ok());
-    auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+    auto view = ClaimNext(store, random_, clock_, *seen, kSecond);
     ASSERT_TRUE(view.ok()) << view.status().ToString();
     store.OnCall(nullptr);
     EXPECT_FALSE(Ship(memory, &old_owner, kFirst.session).ok());
@@ -198,8 +222,8 @@ TEST_F(ClaimTest, OfTwoThatClaimTheSameEpochOneWins) {
   (void)First(store_);
   auto seen = LookAtStore(store_, std::nullopt);
   ASSERT_TRUE(seen.ok());
-  auto winner = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
-  auto loser = ClaimNext(store_, random_, clock_, seen->manifest, kThird);
+  auto winner = ClaimNext(store_, random_, clock_, *seen, kSecond);
+  auto loser = ClaimNext(store_, random_, clock_, *seen, kThird);
   ASSERT_TRUE(winner.ok());
   EXPECT_EQ(loser.status().tag(), Tag::kFenced);
   CheckLog(memory_);
@@ -220,11 +244,11 @@ TEST_F(ClaimTest, AClaimOvertakenAtAnyCallGivesUp) {
       if (++calls == n) {
         auto now = LookAtStore(memory, std::nullopt);
         EXPECT_TRUE(now.ok());
-        overtaker = ClaimNext(memory, random_, clock_, now->manifest, kThird);
+        overtaker = ClaimNext(memory, random_, clock_, *now, kThird);
       }
       return Fault::kNone;
     });
-    auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+    auto view = ClaimNext(store, random_, clock_, *seen, kSecond);
     store.OnCall(nullptr);
     if (!overtaker) {
       EXPECT_TRUE(view.ok());
@@ -251,16 +275,16 @@ TEST_F(ClaimTest, ATakeoverCutShortAtAnyCallIsResumed) {
       ASSERT_TRUE(seen.ok());
       const uint64_t before = store.calls(FaultStore::kAny);
       store.Inject(FaultStore::kAny, n, fault);
-      auto view = ClaimNext(store, random_, clock_, seen->manifest, kSecond);
+      auto view = ClaimNext(store, random_, clock_, *seen, kSecond);
       const bool done = store.calls(FaultStore::kAny) - before < static_cast<uint64_t>(n);
       (void)Ship(memory, &old_owner, kFirst.session, 2);
       if (!view.ok()) {
         if (ReadManifest(memory)->manifest.session == kSecond.session) {
-          view = ClaimResume(store, random_, clock_, kSecond, std::nullopt);
+          view = Resume(store, kSecond, std::nullopt);
         } else {
           auto now = LookAtStore(store, std::nullopt);
           ASSERT_TRUE(now.ok());
-          view = ClaimNext(store, random_, clock_, now->manifest, kSecond);
+          view = ClaimNext(store, random_, clock_, *now, kSecond);
         }
       }
       ASSERT_TRUE(view.ok()) << n << " " << view.status().ToString();
@@ -271,6 +295,142 @@ TEST_F(ClaimTest, ATakeoverCutShortAtAnyCallIsResumed) {
       ASSERT_LT(n, 50);
     }
   }
+}
+
+// Hazard H10: a request whose outcome nobody knows may land at any later moment, when the next try
+// is under way or has come to its end. It is our own, and never fences us.
+TEST_F(ClaimTest, ARequestThatLandsAtAnyLaterCallNeverFencesItsSender) {
+  for (const bool takeover : {false, true}) {
+    for (int n = 1, last = 0; n == 1 || n <= last; ++n) {
+      for (int later = 1; later <= 12; ++later) {
+        const std::string when = std::string(takeover ? "takeover" : "first start") + ", call " +
+                                 std::to_string(n) + " lands " + std::to_string(later) + " later";
+        MemoryStore memory;
+        FaultStore store(memory);
+        std::optional<StoreView> old_owner;
+        if (takeover) {
+          old_owner = First(memory);
+          ASSERT_TRUE(Ship(memory, &*old_owner, kFirst.session).ok());
+        }
+        int calls = 0;
+        store.OnCall([&](const FaultStore::Call&) {
+          ++calls;
+          if (calls == n + later) store.DeliverHeld();
+          return calls == n ? Fault::kHold : Fault::kNone;
+        });
+        auto view = Insist(store, kSecond);
+        store.OnCall(nullptr);
+        ASSERT_TRUE(view.ok()) << when << ": " << view.status().ToString();
+        last = std::max(last, calls);
+        store.DeliverHeld();
+        if (old_owner) {
+          EXPECT_FALSE(Ship(memory, &*old_owner, kFirst.session, 3).ok()) << when;
+        }
+        EXPECT_TRUE(Ship(memory, &*view, kSecond.session).ok()) << when;
+        const Manifest m = ReadManifest(memory)->manifest;
+        EXPECT_EQ(m.session, kSecond.session) << when;
+        EXPECT_EQ(m.epoch, Epoch(takeover ? 2 : 1)) << when << ": one claim is one epoch";
+        EXPECT_EQ(Walk(memory).entries.size(), takeover ? 4u : 2u) << when << ": one FENCE";
+        CheckLog(memory);
+      }
+    }
+  }
+}
+
+// Two that claim at once, and a swap of one of them lands late: the log has one owner, the other is
+// fenced, and nobody is fenced by itself.
+TEST_F(ClaimTest, OfTwoWhoseRequestsLandLateOneWins) {
+  for (int n = 1; n <= 8; ++n) {
+    for (int later = 1; later <= 8; ++later) {
+      MemoryStore memory;
+      FaultStore store(memory);
+      (void)First(memory);
+      int calls = 0;
+      std::optional<Result<StoreView>> other;
+      store.OnCall([&](const FaultStore::Call&) {
+        ++calls;
+        if (calls == n + 1) other = Insist(memory, kThird);
+        if (calls == n + later) store.DeliverHeld();
+        return calls == n ? Fault::kHold : Fault::kNone;
+      });
+      const auto view = Insist(store, kSecond);
+      store.OnCall(nullptr);
+      store.DeliverHeld();
+      if (!other) continue;
+      ASSERT_TRUE(other->ok());
+      const Session owner = ReadManifest(memory)->manifest.session;
+      EXPECT_EQ(owner, view.ok() ? kSecond.session : kThird.session) << n << " " << later;
+      if (!view.ok()) {
+        EXPECT_EQ(view.status().tag(), Tag::kFenced) << view.status().ToString();
+      }
+      StoreView third = **other;
+      EXPECT_EQ(Ship(memory, &third, kThird.session).ok(), !view.ok());
+      (void)Walk(memory);
+    }
+  }
+}
+
+// The old owner goes on until it meets the FENCE, and changes the manifest too: that is no claim.
+TEST_F(ClaimTest, AManifestThatItsOwnerChangedMeanwhileIsNoReasonToGiveUp) {
+  (void)First(store_);
+  const auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  ASSERT_TRUE(UpdateManifest(memory_, random_, [](Manifest&) { return Status::Ok(); }).ok());
+  EXPECT_EQ(ClaimNext(store_, random_, clock_, *seen, kSecond).status().tag(), Tag::kBusy);
+  EXPECT_TRUE(Insist(store_, kSecond).ok());
+  CheckLog(memory_);
+}
+
+// From a log that was read, until it may be written to: what a hand-over waits for.
+TEST_F(ClaimTest, AClaimOfALogThatWasReadTakesFourRequests) {
+  StoreView owner = First(store_);
+  for (const Claimant& next : {kSecond, kThird, Claimant{Session(44), "fourth"}}) {
+    ASSERT_TRUE(Ship(store_, &owner, owner.manifest.manifest.session).ok());
+    const uint64_t before = store_.calls(FaultStore::kAny);
+    const auto seen = LookAtStore(store_, std::nullopt);
+    ASSERT_TRUE(seen.ok());
+    EXPECT_EQ(store_.calls(FaultStore::kAny) - before, 1 + seen->next.value + 1)
+        << "the manifest, each object, the missing one, the manifest";
+    const uint64_t read = store_.calls(FaultStore::kAny);
+    const auto claimed = ClaimNext(store_, random_, clock_, *seen, next);
+    ASSERT_TRUE(claimed.ok()) << claimed.status().ToString();
+    EXPECT_EQ(store_.calls(FaultStore::kAny) - read, 4u)
+        << "the swap, the FENCE, the manifest again, the end of the epoch before";
+    owner = *claimed;
+  }
+  CheckLog(memory_);
+}
+
+TEST_F(ClaimTest, AResumeWithNothingNewTakesTwoRequests) {
+  StoreView view = First(store_);
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  const Acknowledged hint{view.next, view.previous_hash, view.tip.txid, view.tip.history_hash,
+                          false,     kLineage,           Epoch(1)};
+  const uint64_t before = store_.calls(FaultStore::kAny);
+  const auto seen = LookAtTip(store_, hint);
+  ASSERT_TRUE(seen.ok() && *seen);
+  const auto resumed = ClaimResume(store_, random_, clock_, kFirst, **seen, hint);
+  ASSERT_TRUE(resumed.ok());
+  EXPECT_EQ(store_.calls(FaultStore::kAny) - before, 2u);
+  EXPECT_EQ(resumed->next, view.next);
+  ASSERT_TRUE(Ship(memory_, &view, kFirst.session).ok());
+  const auto more = LookAtTip(store_, hint);
+  EXPECT_TRUE(more.ok() && !*more) << "the log went on";
+}
+
+// H2: the slot that is missing may be one that was joined or retired.
+TEST_F(ClaimTest, ATipBelowTheFloorIsNotTakenForTheEnd) {
+  StoreView view = First(store_);
+  const Acknowledged hint{view.next, view.previous_hash, view.tip.txid, view.tip.history_hash,
+                          false,     kLineage,           Epoch(1)};
+  ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  ASSERT_TRUE(UpdateManifest(memory_, random_, [&](Manifest& m) {
+                m.floor = view.next;
+                return Status::Ok();
+              }).ok());
+  ASSERT_TRUE(memory_.Delete(LogKey(hint.next_slot)).ok());
+  const auto tip = LookAtTip(store_, hint);
+  EXPECT_TRUE(tip.ok() && !*tip);
 }
 
 // The hint is of the epoch before: it does not prove that this one's FENCE is in the log.
@@ -290,9 +450,9 @@ TEST_F(ClaimTest, AHintOfAnEarlierEpochDoesNotStandForTheFence) {
     return call.kind == FaultStore::kPut && call.key.starts_with(kLogPrefix) ? Fault::kFail
                                                                              : Fault::kNone;
   });
-  EXPECT_FALSE(ClaimNext(store_, random_, clock_, seen->manifest, kSecond).ok());
+  EXPECT_FALSE(ClaimNext(store_, random_, clock_, *seen, kSecond).ok());
   store_.OnCall(nullptr);
-  auto view = ClaimResume(store_, random_, clock_, kSecond, hint);
+  auto view = Resume(store_, kSecond, hint);
   ASSERT_TRUE(view.ok());
   EXPECT_EQ(Walk(memory_).entries.back().header.kind, ObjectKind::kFence);
   EXPECT_FALSE(Ship(store_, &old_owner, kFirst.session).ok());
@@ -307,7 +467,7 @@ TEST_F(ClaimTest, AResumeAdoptsWhatItPutAndNeverHeardOf) {
   ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
   ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
   for (const auto& h : {std::optional<Acknowledged>(hint), std::optional<Acknowledged>()}) {
-    auto resumed = ClaimResume(store_, random_, clock_, kFirst, h);
+    auto resumed = Resume(store_, kFirst, h);
     ASSERT_TRUE(resumed.ok()) << resumed.status().ToString();
     EXPECT_EQ(resumed->next, view.next);
     EXPECT_EQ(resumed->previous_hash, view.previous_hash);
@@ -319,9 +479,8 @@ TEST_F(ClaimTest, AResumeAdoptsWhatItPutAndNeverHeardOf) {
 TEST_F(ClaimTest, AResumeOfALogThatWasTakenIsFenced) {
   (void)First(store_);
   auto seen = LookAtStore(store_, std::nullopt);
-  ASSERT_TRUE(ClaimNext(store_, random_, clock_, seen->manifest, kSecond).ok());
-  EXPECT_EQ(ClaimResume(store_, random_, clock_, kFirst, std::nullopt).status().tag(),
-            Tag::kFenced);
+  ASSERT_TRUE(ClaimNext(store_, random_, clock_, *seen, kSecond).ok());
+  EXPECT_EQ(Resume(store_, kFirst, std::nullopt).status().tag(), Tag::kFenced);
 }
 
 // H2: a 404 is the end only if the manifest read after it says that the slot was not retired.
@@ -388,15 +547,14 @@ TEST_F(ClaimTest, ARewindTakesBackTheEndsOfEarlierEpochs) {
   ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
   auto seen = LookAtStore(store_, std::nullopt);
   ASSERT_TRUE(seen.ok());
-  auto second = ClaimNext(store_, random_, clock_, seen->manifest, kSecond);
+  auto second = ClaimNext(store_, random_, clock_, *seen, kSecond);
   ASSERT_TRUE(second.ok());
   EXPECT_EQ(second->manifest.manifest.past_epochs[0].last_txid, Txid(2));
   seen = LookAtStore(store_, std::nullopt);
   ASSERT_TRUE(seen.ok());
   ASSERT_TRUE(seen->heal_open);
   EXPECT_EQ(seen->before_heal.txid, Txid(1));
-  auto third =
-      ClaimNext(store_, random_, clock_, seen->manifest, kThird, std::optional(seen->before_heal));
+  auto third = ClaimNext(store_, random_, clock_, *seen, kThird, std::optional(seen->before_heal));
   ASSERT_TRUE(third.ok()) << third.status().ToString();
   const Manifest& m = third->manifest.manifest;
   ASSERT_EQ(m.past_epochs.size(), 2u);
@@ -432,7 +590,7 @@ TEST_F(ClaimTest, ARewindNeverTakesBackAHealThatEndedMeanwhile) {
     return Fault::kNone;
   });
   const auto claimed =
-      ClaimNext(store_, random_, clock_, seen->manifest, kSecond, std::optional(seen->before_heal));
+      ClaimNext(store_, random_, clock_, *seen, kSecond, std::optional(seen->before_heal));
   EXPECT_FALSE(armed);
   EXPECT_EQ(claimed.status().tag(), Tag::kBusy) << claimed.status().ToString();
   EXPECT_EQ(LookAtStore(store_, std::nullopt)->tip.txid, log.tip());
@@ -456,18 +614,18 @@ TEST_F(ClaimTest, TheEndsOfEpochsThatNobodyRecordedAreRecordedByTheNext) {
       }
       return fences > 0 ? Fault::kFail : Fault::kNone;
     });
-    ASSERT_FALSE(ClaimNext(store, random_, clock_, seen->manifest, kSecond).ok());
+    ASSERT_FALSE(ClaimNext(store, random_, clock_, *seen, kSecond).ok());
     store.OnCall(nullptr);
     seen = LookAtStore(store, std::nullopt);
     ASSERT_TRUE(seen.ok());
     EXPECT_EQ(seen->manifest.manifest.epoch, Epoch(2));
-    auto view = ClaimNext(store, random_, clock_, seen->manifest, kThird);
+    auto view = ClaimNext(store, random_, clock_, *seen, kThird);
     ASSERT_TRUE(view.ok()) << view.status().ToString();
     CheckLog(memory);
     // And what is recorded stays so.
     ASSERT_TRUE(Ship(memory, &*view, kThird.session).ok());
     seen = LookAtStore(store, std::nullopt);
-    ASSERT_TRUE(ClaimNext(store, random_, clock_, seen->manifest, kFirst).ok());
+    ASSERT_TRUE(ClaimNext(store, random_, clock_, *seen, kFirst).ok());
     CheckLog(memory);
   }
 }

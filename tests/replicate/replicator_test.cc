@@ -156,6 +156,51 @@ TEST(Replicator, OneTransientFailureAtAnyCallNeverRefusesTheHealOfOurOwnLog) {
   }
 }
 
+// Hazard H10: a request of a claim that was given up for lost lands at any later one, in this
+// process or, after a kill -9, in the next. Nobody else is there, so nobody may be fenced.
+TEST(Replicator, ARequestOfAClaimThatLandsLateNeverFencesItsSender) {
+  enum Kind { kFirst, kPowerLoss, kTakeover };
+  for (const Kind kind : {kFirst, kPowerLoss, kTakeover}) {
+    for (const bool killed : {false, true}) {
+      for (int n = 1; n <= 8; ++n) {
+        for (const int later : {1, 2, 5}) {
+          const std::string when = "kind " + std::to_string(kind) + " call " + std::to_string(n) +
+                                   " lands " + std::to_string(later) + " later" +
+                                   (killed ? ", after a kill" : "");
+          World w;
+          std::mt19937_64 random(n);
+          if (kind != kFirst) w.Replicated(random);
+          if (kind == kPowerLoss) w.Reboot();
+          if (kind == kTakeover) std::filesystem::remove_all(w.db.path() + "-guildlite");
+          std::atomic<int> calls = 0;
+          w.store.OnCall([&](const FaultStore::Call&) {
+            const int call = ++calls;
+            if (call == n + later) w.store.DeliverHeld();
+            if (call == n) return Fault::kHold;
+            return killed && call > n && call < n + later ? Fault::kFail : Fault::kNone;
+          });
+          auto process = w.Open(kind != kPowerLoss);
+          if (killed && process->Settled(10).ok()) continue;  // call n was none of the claim's
+          if (killed) {
+            process.reset();
+            calls = n + later - 1;
+            process = w.Open(kind != kPowerLoss);
+          }
+          const Status settled = process->Settled();
+          ASSERT_TRUE(settled.ok()) << when << " " << settled.ToString();
+          w.store.DeliverHeld();
+          w.db.CommitRandom(random);
+          const Status synced = process->Sync();
+          ASSERT_TRUE(synced.ok()) << when << " " << synced.ToString();
+          w.store.OnCall(nullptr);
+          w.ExpectLatest(when);
+          w.ExpectDenseLog(when);
+        }
+      }
+    }
+  }
+}
+
 TEST(Replicator, OneTransientFailureAtAnyCallOfAResumeNeedsNoHeal) {
   for (const Fault fault : kTransientFaults) {
     for (int n = 1; n <= 8; ++n) {

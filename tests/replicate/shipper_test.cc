@@ -128,7 +128,7 @@ TEST_F(ShipperTest, NothingIsDecidedFromAFailedRead) {
 TEST_F(ShipperTest, AnotherWritersObjectStopsItForGood) {
   auto& rig = Begin();
   auto seen = Must(LookAtStore(memory_, std::nullopt));
-  Must(ClaimNext(memory_, random_, clock_, seen.manifest, {Session(99), "other"}));
+  Must(ClaimNext(memory_, random_, clock_, seen, {Session(99), "other"}));
   db_.Commit({{2, 100}}, 3);
   rig.Run();
   ASSERT_TRUE(rig.stopped.has_value());
@@ -194,8 +194,9 @@ TEST_F(ShipperTest, AnEarlierPutThatEndsElsewhereIsHealedOver) {
   rig_.reset();
   db_.Commit({{3, 101}}, 3);
   rig_ = std::make_unique<WriterRig>(db_, store_, clock_, random_);
-  StoreView view = Must(
-      ClaimResume(store_, random_, clock_, {session, "rig"}, rig_->sidecar.ReadAcknowledged()));
+  const auto hint = rig_->sidecar.ReadAcknowledged();
+  StoreView view = Must(ClaimResume(store_, random_, clock_, {session, "rig"},
+                                    Must(LookAtStore(store_, hint)), hint));
   rig_->recorder->StartAt(before, table, before.txid, std::nullopt);
   rig_->shipper->Begin(view, session, true);
   rig_->snapshotter->Begin(view.manifest.manifest);
@@ -300,7 +301,7 @@ TEST_F(ShipperTest, ANewEpochInsideAHealMakesNothingDurable) {
   ASSERT_TRUE(rig.recorder->healing());
   ASSERT_GT(rig.shipper->acknowledged().txid, before);
   const StoreView seen = Must(LookAtStore(store_, std::nullopt));
-  const StoreView view = Must(ClaimNext(store_, random_, clock_, seen.manifest, {Session(5), "x"}));
+  const StoreView view = Must(ClaimNext(store_, random_, clock_, seen, {Session(5), "x"}));
   rig.shipper->Begin(view, Session(5), true);
   const auto durable = rig.shipper->durable();
   EXPECT_TRUE(!durable || durable->txid <= before);

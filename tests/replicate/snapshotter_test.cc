@@ -247,7 +247,7 @@ TEST_F(SnapshotterTest, AScanReplacedByAHealBeginsAnewWithItsLabel) {
 TEST_F(SnapshotterTest, AfterATakeoverNothingEntersTheManifest) {
   auto& rig = Begin();
   auto seen = Must(LookAtStore(memory_, std::nullopt));
-  Must(ClaimNext(memory_, random_, clock_, seen.manifest, {Session(99), "other"}));
+  Must(ClaimNext(memory_, random_, clock_, seen, {Session(99), "other"}));
   const size_t before = Snapshots().size();
   const uint64_t request = Must(rig.snapshotter->Request("mine"));
   rig.Run(120'000);

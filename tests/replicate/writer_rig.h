@@ -81,7 +81,7 @@ class WriterRig {
   void BeginAgain() {
     const StoreView seen = Must(LookAtStore(store, std::nullopt));
     session = Session(random.Next64());
-    const StoreView view = Must(ClaimNext(store, random, clock, seen.manifest, {session, "rig"}));
+    const StoreView view = Must(ClaimNext(store, random, clock, seen, {session, "rig"}));
     stopped.reset();
     recorder->RestartFrom(view.tip);
     shipper->Begin(view, session, !view.manifest.manifest.snapshots.empty());

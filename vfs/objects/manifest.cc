@@ -523,9 +523,11 @@ Result<ManifestAt> SwapManifest(ObjectStore& store, const ManifestAt& from, Mani
 }
 
 Result<ManifestAt> UpdateManifest(ObjectStore& store, Random& random,
-                                  const std::function<Status(Manifest&)>& change) {
+                                  const std::function<Status(Manifest&)>& change,
+                                  std::optional<ManifestAt> known) {
   for (int i = 0; i < kUpdateTriesMax; ++i) {
-    auto from = ReadManifest(store);
+    auto from = known ? Result<ManifestAt>(*std::move(known)) : ReadManifest(store);
+    known.reset();
     if (!from.ok()) return from.status();
     Manifest to = from->manifest;
     GUILDLITE_RETURN_IF_ERROR(change(to));

@@ -35,6 +35,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -144,8 +145,10 @@ Result<ManifestAt> SwapManifest(ObjectStore& store, const ManifestAt& from, Mani
 // Read-change-swap until it holds, at most kUpdateTriesMax times, then kStoreThrottled. `change`
 // gets the manifest as it is now, again after each lost or unknown swap: it looks whether what it
 // wants is there already, and returns an error to give up (not the owner any more, for instance).
+// `known`: the manifest as it was last read, which saves a read when nobody swapped since.
 inline constexpr int kUpdateTriesMax = 16;
 Result<ManifestAt> UpdateManifest(ObjectStore& store, Random& random,
-                                  const std::function<Status(Manifest&)>& change);
+                                  const std::function<Status(Manifest&)>& change,
+                                  std::optional<ManifestAt> known = std::nullopt);
 
 }  // namespace guildlite

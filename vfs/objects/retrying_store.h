@@ -24,9 +24,10 @@
 //   (1) Ours may have been there and been replaced by the next swap; manifest.h settles that.
 //   (2) Ours may have been there and been deleted.
 //
-// Equal bytes are ours because whoever puts under a condition makes its bytes unique: log objects
-// name their session and slot, the manifest its nonce. A failed attempt counts as perhaps done
-// whatever its tag says: stores answer 500 and 503 after the fact, too.
+// Equal bytes are ours because whoever puts under a condition makes its bytes unique: a log object
+// names its slot and epoch, and an epoch has one session (a clone of the whole machine puts equal
+// bytes only for equal transactions); the manifest has its nonce. A failed attempt counts as
+// perhaps done whatever its tag says: stores answer 500 and 503 after the fact, too.
 #pragma once
 
 #include <cstdint>

@@ -58,6 +58,7 @@ Status Follow(const LogWalk& walk, StoreView* view) {
         view->tip = StateOf(h);
         break;
       case ObjectKind::kFence:
+        view->fence = h;
         // Only a rewind to before the heal ends it; another epoch alone does not.
         if (view->heal_open && h.continues_from <= view->before_heal.txid) view->heal_open = false;
         view->tip = StateOf(h);
@@ -89,11 +90,22 @@ Status Follow(const LogWalk& walk, StoreView* view) {
   return Status::Ok();
 }
 
+void StartAtHint(const Acknowledged& hint, StoreView* view) {
+  view->previous_hash = hint.previous_hash;
+  view->tip.txid = hint.txid;
+  view->tip.history_hash = hint.history_hash;
+  view->heal_open = hint.heal_open;
+}
+
 }  // namespace
 
-Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledged>& hint) {
-  auto manifest = ReadManifest(store);
-  if (!manifest.ok()) return manifest.status();
+Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledged>& hint,
+                              std::optional<ManifestAt> manifest) {
+  if (!manifest) {
+    auto read = ReadManifest(store);
+    if (!read.ok()) return read.status();
+    manifest = *std::move(read);
+  }
   const Manifest& m = manifest->manifest;
   StoreView view;
   Slot from = m.horizon;
@@ -103,10 +115,7 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   if (hint && hint->next_slot >= m.floor) {
     from = hint->next_slot;
     if (from.value > 1) settings.previous_hash = hint->previous_hash;
-    view.previous_hash = hint->previous_hash;
-    view.tip.txid = hint->txid;
-    view.tip.history_hash = hint->history_hash;
-    view.heal_open = hint->heal_open;
+    StartAtHint(*hint, &view);
   } else if (newest) {
     // One more, for the state it went on from when nothing was committed since.
     from = Slot(std::max(m.horizon.value, newest->first_slot.value - 1));
@@ -125,44 +134,82 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   return view;
 }
 
+Result<std::optional<StoreView>> LookAtTip(ObjectStore& store, const Acknowledged& hint) {
+  const auto next = store.Get(LogKey(hint.next_slot), ByteRange{0, 1});
+  if (next.ok()) return std::optional<StoreView>();
+  if (next.status().tag() != Tag::kNotFound) return next.status();
+  auto manifest = ReadManifest(store);  // begun after the 404 (hazard H2)
+  if (!manifest.ok()) {
+    if (manifest.status().tag() == Tag::kNotFound) return std::optional<StoreView>();
+    return manifest.status();
+  }
+  const Manifest& m = manifest->manifest;
+  if (m.lineage != hint.lineage || m.floor > hint.next_slot) return std::optional<StoreView>();
+  StoreView view;
+  StartAtHint(hint, &view);
+  view.next = hint.next_slot;
+  view.manifest = *std::move(manifest);
+  return std::optional<StoreView>(std::move(view));
+}
+
 namespace {
 
-// Puts the FENCE of the manifest's epoch at the log's end and makes sure it holds.
+// Invariant 3. `m` was read after the FENCE was there.
+Status CheckHolds(const Manifest& m, const Claimant& claimant, Epoch epoch, Slot fence) {
+  if (m.session != claimant.session || m.epoch != epoch) return Fenced(m);
+  if (m.floor > fence) {
+    return Status(Tag::kBusy, "the log was joined while it was being claimed", true);
+  }
+  return Status::Ok();
+}
+
+// Puts the FENCE of the manifest's epoch at the log's end and makes sure it holds. `view`: the log
+// as it was read before, the manifest as it is now.
 Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& claimant,
-                           const std::optional<CapturedState>& rewind) {
+                           StoreView view, const std::optional<CapturedState>& rewind) {
+  bool look = !view.whole() || view.manifest.manifest.floor > view.next;
   for (int tries = 0; tries < kFenceTriesMax; ++tries) {
-    auto view = LookAtStore(store, std::nullopt);
-    if (!view.ok()) return view.status();
-    const Manifest& m = view->manifest.manifest;
+    if (look) {
+      auto looked = LookAtStore(store, std::nullopt);
+      if (!looked.ok()) return looked.status();
+      view = *std::move(looked);
+    }
+    look = true;
+    const Manifest& m = view.manifest.manifest;
     if (m.session != claimant.session) return Fenced(m);
+    if (view.fence && view.fence->epoch == m.epoch) {
+      // Put by an earlier try, and the manifest was read after it.
+      GUILDLITE_RETURN_IF_ERROR(CheckHolds(m, claimant, m.epoch, view.fence->slot));
+      if (!rewind || view.fence->continues_from == rewind->txid) return view;
+    }
     if (rewind) {
       // The owner before us goes on until it meets the FENCE: once its heal has ended, or another
       // began elsewhere, what it put since is acknowledged, and no FENCE may take that back.
-      if (!view->heal_open || view->before_heal.txid != rewind->txid ||
-          view->before_heal.history_hash != rewind->history_hash) {
+      if (!view.heal_open || view.before_heal.txid != rewind->txid ||
+          view.before_heal.history_hash != rewind->history_hash) {
         return Status(Tag::kBusy, "the log went on while it was being compared", true);
       }
-      view->tip = *rewind;
-      view->heal_open = false;
+      view.tip = *rewind;
+      view.heal_open = false;
     }
     ObjectHeader h;
     h.kind = ObjectKind::kFence;
     h.lineage = m.lineage;
     h.epoch = m.epoch;
     h.session = m.session;
-    h.slot = h.last_slot = view->next;
-    h.first_txid = h.last_txid = h.continues_from = view->tip.txid;
-    h.time_ms = std::max(view->tip.time_ms, clock.NowMs());
-    h.page_size = view->tip.page_size;
-    h.database_pages = view->tip.database_pages;
-    h.mark = view->tip.mark_valid ? view->tip.mark : WalMark();
-    if (view->next.value == 1) view->tip.history_hash = HistoryStart(m.lineage);
-    h.history_hash = view->tip.history_hash;
-    h.rolling_checksum = view->tip.rolling_checksum;
-    h.rolling_known = view->tip.rolling_known;
-    h.previous_hash = view->previous_hash;
+    h.slot = h.last_slot = view.next;
+    h.first_txid = h.last_txid = h.continues_from = view.tip.txid;
+    h.time_ms = std::max(view.tip.time_ms, clock.NowMs());
+    h.page_size = view.tip.page_size;
+    h.database_pages = view.tip.database_pages;
+    h.mark = view.tip.mark_valid ? view.tip.mark : WalMark();
+    if (view.next.value == 1) view.tip.history_hash = HistoryStart(m.lineage);
+    h.history_hash = view.tip.history_hash;
+    h.rolling_checksum = view.tip.rolling_checksum;
+    h.rolling_known = view.tip.rolling_known;
+    h.previous_hash = view.previous_hash;
     const std::string object = EncodeObject(h, {});
-    auto put = store.Put(LogKey(view->next), object, PutCondition::Create());
+    auto put = store.Put(LogKey(view.next), object, PutCondition::Create());
     if (!put.ok()) {
       // The old owner was quicker with its last batch: it is before our FENCE, and we follow it.
       if (put.status().tag() == Tag::kAlreadyExists) continue;
@@ -170,13 +217,11 @@ Result<StoreView> PutFence(ObjectStore& store, Clock& clock, const Claimant& cla
     }
     auto again = ReadManifest(store);
     if (!again.ok()) return again.status();
-    if (again->manifest.session != claimant.session || again->manifest.epoch != m.epoch ||
-        again->manifest.floor > view->next) {
-      return Fenced(again->manifest);
-    }
-    view->manifest = *again;
-    view->previous_hash = ObjectHash(object);
-    view->next = view->next.Next();
+    GUILDLITE_RETURN_IF_ERROR(CheckHolds(again->manifest, claimant, m.epoch, view.next));
+    view.manifest = *again;
+    view.previous_hash = ObjectHash(object);
+    view.next = view.next.Next();
+    view.fence = h;
     return view;
   }
   return Status(Tag::kFenced,
@@ -194,15 +239,31 @@ Result<StoreView> ClaimFirst(ObjectStore& store, Random& random, Clock& clock, L
   m.owner = claimant.owner;
   m.floor = Slot(1);
   auto created = CreateManifest(store, m, random);
+  if (created.status().tag() == Tag::kAlreadyExists) {
+    // Perhaps by an earlier try of ours that landed late.
+    auto now = ReadManifest(store);
+    if (!now.ok()) return now.status();
+    const Manifest& there = now->manifest;
+    if (there.lineage != lineage || there.session != claimant.session || there.epoch != m.epoch) {
+      return created.status();
+    }
+    created = std::move(now);
+  }
   if (!created.ok()) return created.status();
-  return PutFence(store, clock, claimant, std::nullopt);
+  StoreView empty;
+  empty.manifest = *std::move(created);
+  empty.next = Slot(1);
+  return PutFence(store, clock, claimant, std::move(empty), std::nullopt);
 }
 
 namespace {
 
-// Whether the manifest says where this epoch ended, or still what ClaimNext() put there for the
-// time being: then the slot it names holds no FENCE of a later epoch.
-Result<bool> IsRecorded(ObjectStore& store, const PastEpoch& past) {
+// Whether the manifest says where past_epochs[i] ended, or still what ClaimNext() put there for the
+// time being: then the slot it names is where the one before it ended, and holds no FENCE of a
+// later epoch.
+Result<bool> IsRecorded(ObjectStore& store, const std::vector<PastEpoch>& past_epochs, size_t i) {
+  const PastEpoch& past = past_epochs[i];
+  if (past.fence > (i > 0 ? past_epochs[i - 1].fence : Slot(1))) return true;
   auto header = ReadHeader(store, LogKey(past.fence));
   if (header.status().tag() == Tag::kNotFound) return true;  // retired; nothing better is known
   if (!header.ok()) return header.status();
@@ -222,61 +283,69 @@ Status RecordPastEnd(ObjectStore& store, Random& random, const Claimant& claiman
   }
   size_t from = past.size() - 1;
   for (; from > 0; --from) {
-    const auto recorded = IsRecorded(store, past[from - 1]);
+    const auto recorded = IsRecorded(store, past, from - 1);
     if (!recorded.ok()) return recorded.status();
     if (*recorded) break;
   }
-  auto updated = UpdateManifest(store, random, [&](Manifest& m) -> Status {
-    if (m.session != claimant.session) return Fenced(m);
-    for (size_t i = 0; i < m.past_epochs.size(); ++i) {
-      PastEpoch& p = m.past_epochs[i];
-      if (i >= from) p.fence = fence;
-      if (i >= from || p.last_txid > end.txid) {
-        p.last_txid = end.txid;
-        p.history_hash = end.history_hash;
-      }
-    }
-    return Status::Ok();
-  });
+  auto updated = UpdateManifest(
+      store, random,
+      [&](Manifest& m) -> Status {
+        if (m.session != claimant.session) return Fenced(m);
+        for (size_t i = 0; i < m.past_epochs.size(); ++i) {
+          PastEpoch& p = m.past_epochs[i];
+          if (i >= from) p.fence = fence;
+          if (i >= from || p.last_txid > end.txid) {
+            p.last_txid = end.txid;
+            p.history_hash = end.history_hash;
+          }
+        }
+        return Status::Ok();
+      },
+      *manifest);
   if (!updated.ok()) return updated.status();
   *manifest = *updated;
   return Status::Ok();
 }
 
-}  // namespace
-
-Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
-                              const Claimant& claimant, const std::optional<Acknowledged>& hint) {
-  auto view = LookAtStore(store, hint);
-  if (!view.ok()) return view.status();
-  const Manifest& m = view->manifest.manifest;
-  if (m.session != claimant.session) return Fenced(m);
-  // Is the FENCE of this epoch in the log? It is if anything of ours was ever acknowledged.
-  if (hint && hint->epoch == m.epoch) return view;
-  // It is where its record says, which no join takes away, or in a slot after that which nobody
-  // can have joined before it was recorded.
-  const Slot from = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
-  for (Slot slot = from; slot < view->next; slot = std::max(slot.Next(), m.floor)) {
-    auto header = ReadHeader(store, LogKey(slot));
-    if (!header.ok()) return header.status();
-    if (header->kind == ObjectKind::kFence && header->epoch == m.epoch &&
-        header->session == m.session) {
-      GUILDLITE_RETURN_IF_ERROR(
-          RecordPastEnd(store, random, claimant, slot, StateOf(*header), &view->manifest));
-      return view;
-    }
-  }
-  view = PutFence(store, clock, claimant, std::nullopt);
-  if (!view.ok()) return view.status();
-  GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, Slot(view->next.value - 1),
-                                          view->tip, &view->manifest));
+// The claim's last step; the FENCE is in.
+Result<StoreView> Recorded(ObjectStore& store, Random& random, const Claimant& claimant,
+                           Result<StoreView> view) {
+  if (!view.ok()) return view;
+  const ObjectHeader& fence = *view->fence;
+  CapturedState end = StateOf(fence);
+  end.txid = fence.continues_from;
+  GUILDLITE_RETURN_IF_ERROR(
+      RecordPastEnd(store, random, claimant, fence.slot, end, &view->manifest));
   return view;
 }
 
-Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
-                            const ManifestAt& manifest, const Claimant& claimant,
-                            const std::optional<CapturedState>& rewind) {
-  Manifest next = manifest.manifest;
+}  // namespace
+
+Result<StoreView> ClaimResume(ObjectStore& store, Random& random, Clock& clock,
+                              const Claimant& claimant, StoreView seen,
+                              const std::optional<Acknowledged>& hint) {
+  const Manifest& m = seen.manifest.manifest;
+  if (m.session != claimant.session) return Fenced(m);
+  // Is the FENCE of this epoch in the log? It is if anything of ours was ever acknowledged.
+  if (hint && hint->epoch == m.epoch) return seen;
+  if (!seen.fence || seen.fence->epoch != m.epoch) {
+    // Or if it was recorded, which comes before anything is put, joined or made a snapshot of in
+    // this epoch; otherwise it can only be in what was read from the newest snapshot on.
+    const Slot recorded = m.past_epochs.empty() ? Slot(1) : m.past_epochs.back().fence;
+    if (recorded < seen.next) {
+      const auto header = ReadHeader(store, LogKey(recorded));
+      if (!header.ok()) return header.status();
+      if (header->kind == ObjectKind::kFence && header->epoch == m.epoch) return seen;
+    }
+  }
+  return Recorded(store, random, claimant,
+                  PutFence(store, clock, claimant, std::move(seen), std::nullopt));
+}
+
+Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock, StoreView seen,
+                            const Claimant& claimant, const std::optional<CapturedState>& rewind) {
+  const Manifest& before = seen.manifest.manifest;
+  Manifest next = before;
   // Where the epoch ends is not known before the FENCE is in; until then it stands where the one
   // before it ended.
   PastEpoch past;
@@ -291,18 +360,24 @@ Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock,
   next.epoch = next.epoch.Next();
   next.session = claimant.session;
   next.owner = claimant.owner;
-  auto swapped = SwapManifest(store, manifest, next, random);
-  if (!swapped.ok()) {
-    if (swapped.status().tag() == Tag::kPrecondition) {
-      return Status(Tag::kFenced, "another writer claimed this log at the same moment");
+  auto swapped = SwapManifest(store, seen.manifest, next, random);
+  if (const Tag tag = swapped.status().tag();
+      tag == Tag::kPrecondition || tag == Tag::kOutcomeUnknown) {
+    auto now = ReadManifest(store);
+    if (!now.ok()) return now.status();
+    const Manifest& m = now->manifest;
+    if (m.session == claimant.session && m.epoch == next.epoch) {
+      swapped = std::move(now);  // by this swap, or by one of an earlier try that landed late
+    } else if (m.session != before.session || m.epoch != before.epoch) {
+      return Fenced(m);
+    } else if (tag == Tag::kPrecondition) {
+      return Status(Tag::kBusy, "the manifest changed while its log was being claimed", true);
     }
-    return swapped.status().Context("claim: manifest");
   }
-  auto view = PutFence(store, clock, claimant, rewind);
-  if (!view.ok()) return view.status();
-  GUILDLITE_RETURN_IF_ERROR(RecordPastEnd(store, random, claimant, Slot(view->next.value - 1),
-                                          view->tip, &view->manifest));
-  return view;
+  if (!swapped.ok()) return swapped.status().Context("claim: manifest");
+  seen.manifest = *std::move(swapped);
+  return Recorded(store, random, claimant,
+                  PutFence(store, clock, claimant, std::move(seen), rewind));
 }
 
 }  // namespace guildlite

@@ -252,6 +252,8 @@ Status Replicator::Examine() {
   l.facts.remembered = state_ && state_->url == setup_.options.url;
   l.facts.same_inode =
       state_ && state_->device == identity->device && state_->inode == identity->inode;
+  // A plan binds the folder that made it: two copies of it must not claim as one.
+  if (state_ && !(l.facts.remembered && l.facts.same_inode)) state_->planned = Session();
   l.facts.heal_owed = sidecar_.ReadHealOwed();
   const bool same_boot = state_ && state_->boot_id == BootId();
   // What was handed out and is in the WAL alone may be gone after a power loss, and nothing here
@@ -446,12 +448,23 @@ bool Replicator::OwnsLog(const Manifest& m) const {
          !IsUnfinishedTakeover(*state_, m);
 }
 
+// Of a first claim that is not known to have happened: its manifest may yet appear.
+bool Replicator::PlansFirst() const {
+  return state_ && state_->planned != Session() && state_->session == Session() &&
+         state_->epoch == Epoch(1) && state_->url == setup_.options.url;
+}
+
 Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
                                         const std::optional<CapturedState>& rewind) {
-  const Claimant claimant{Session(setup_.random->Next64()), setup_.owner};
+  // The session and lineage of an earlier try, of an earlier process too (claim.h, invariant 4).
+  Claimant claimant{Session(), setup_.owner};
+  const bool planned =
+      view ? state_ && state_->lineage == view->manifest.manifest.lineage : PlansFirst();
+  if (planned) claimant.session = state_->planned;
+  if (claimant.session == Session()) claimant.session = Session(setup_.random->Next64());
   if (!view) {
     planned_ = claimant.session;
-    const Lineage lineage(setup_.random->Next64());
+    const Lineage lineage = planned ? state_->lineage : Lineage(setup_.random->Next64());
     GUILDLITE_RETURN_IF_ERROR(WriteSidecar(Session(), claimant.session, lineage, Epoch(1)));
     auto claimed = ClaimFirst(*setup_.store, *setup_.random, *setup_.clock, lineage, claimant);
     if (!claimed.ok()) {
@@ -468,11 +481,16 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
   // If this try ends half-way the manifest names the session planned, and the next must know it as
   // ours. Not so when the log is somebody else's: then the next try compares again.
   const bool ours = OwnsLog(m);
-  const Session before = ours ? m.session : Session();
+  // The swap of an earlier try: what is left of that claim follows.
+  const bool swapped = m.session == claimant.session;
+  const Session before = swapped ? state_->session : ours ? m.session : Session();
+  const Epoch epoch = swapped ? m.epoch : m.epoch.Next();
   if (ours) planned_ = claimant.session;
-  GUILDLITE_RETURN_IF_ERROR(WriteSidecar(before, claimant.session, m.lineage, m.epoch));
+  GUILDLITE_RETURN_IF_ERROR(WriteSidecar(before, claimant.session, m.lineage, epoch));
   auto claimed =
-      ClaimNext(*setup_.store, *setup_.random, *setup_.clock, view->manifest, claimant, rewind);
+      swapped && !rewind
+          ? ClaimResume(*setup_.store, *setup_.random, *setup_.clock, claimant, *view, std::nullopt)
+          : ClaimNext(*setup_.store, *setup_.random, *setup_.clock, *view, claimant, rewind);
   if (!claimed.ok()) return claimed.status();
   // A rewind looked at the log itself before it put its FENCE.
   if (!ours && !rewind &&
@@ -542,10 +560,15 @@ Status Replicator::SettleNow() {
     l.facts.proven = now.ok() && *now == l.identity;
   }
   StoreFacts facts;
-  auto manifest = ReadManifest(store);
+  std::optional<StoreView> view;
+  if (l.facts.remembered && l.facts.proven && l.acknowledged) {
+    auto tip = LookAtTip(store, *l.acknowledged);
+    if (!tip.ok()) return tip.status();
+    view = *std::move(tip);
+  }
+  const auto manifest = view ? Result<ManifestAt>(view->manifest) : ReadManifest(store);
   if (!manifest.ok() && manifest.status().tag() != Tag::kNotFound) return manifest.status();
   facts.exists = manifest.ok();
-  std::optional<StoreView> view;
   Session ours;
   if (facts.exists) {
     const Manifest& m = manifest->manifest;
@@ -559,9 +582,11 @@ Status Replicator::SettleNow() {
     }
     ours = m.session;
     if (l.facts.remembered && facts.same_lineage && facts.our_session && l.facts.proven) {
-      auto seen = LookAtStore(store, l.acknowledged);
-      if (!seen.ok()) return seen.status();
-      view = std::move(*seen);
+      if (!view) {
+        auto seen = LookAtStore(store, l.acknowledged, *manifest);
+        if (!seen.ok()) return seen.status();
+        view = std::move(*seen);
+      }
       const CapturedState& tip = view->tip;
       l.facts.heal_owed |= view->heal_open;  // nothing is durable before its end is in the log
       if (tip.txid > l.captured.txid) {
@@ -589,7 +614,7 @@ Status Replicator::SettleNow() {
       return decision.refusal;
     case Verdict::kFirstStart: {
       // What is remembered is of another log: its table must not be taken for this one's.
-      GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
+      if (!PlansFirst() || recording) GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
       auto claimed = TakeEpoch(nullptr);
       if (!claimed.ok()) return claimed.status();
       (void)sidecar_.WriteHealOwed(false);
@@ -600,7 +625,7 @@ Status Replicator::SettleNow() {
     case Verdict::kContinue: {
       auto claimed = decision.new_epoch ? TakeEpoch(&*view)
                                         : ClaimResume(store, *setup_.random, *setup_.clock,
-                                                      {ours, setup_.owner}, l.acknowledged);
+                                                      {ours, setup_.owner}, *view, l.acknowledged);
       if (!claimed.ok()) return claimed.status();
       if (decision.new_epoch) {
         // A put from before the power loss may have landed since.
@@ -626,14 +651,14 @@ Status Replicator::SettleNow() {
       return Status::Ok();
     }
     case Verdict::kHeal: {
-      auto seen = LookAtStore(store, std::nullopt);
+      auto seen = LookAtStore(store, std::nullopt, *manifest);
       if (!seen.ok()) return seen.status();
       auto claimed = TakeEpoch(&*seen);
       if (!claimed.ok()) return claimed.status();
       return Heal(*claimed);
     }
     case Verdict::kCompare: {
-      auto seen = LookAtStore(store, std::nullopt);
+      auto seen = LookAtStore(store, std::nullopt, *manifest);
       if (!seen.ok()) return seen.status();
       CapturedState state;
       PageTable table;
@@ -1049,12 +1074,7 @@ std::optional<Position> Replicator::position() {
   return PositionOf(recorder_->captured());
 }
 
-std::optional<Position> Replicator::durable_position() {
-  if (!shipper_->begun()) return std::nullopt;
-  const auto durable = shipper_->durable();
-  if (!durable) return std::nullopt;
-  return PositionOf(*durable);
-}
+std::optional<Position> Replicator::durable_position() { return shipper_->durable_position(); }
 
 Status Replicator::Sync(int64_t timeout_ms) { return Flush(timeout_ms, false); }
 

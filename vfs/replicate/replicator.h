@@ -166,6 +166,7 @@ class Replicator final : public WalEvents {
   Result<StoreView> TakeEpoch(const StoreView* view,
                               const std::optional<CapturedState>& rewind = std::nullopt);
   bool OwnsLog(const Manifest& manifest) const;
+  bool PlansFirst() const;
   void BeginShipping(const StoreView& view);
   void Refuse(const Status& status);
   void Note(const Status& error);

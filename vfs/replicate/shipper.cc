@@ -274,6 +274,11 @@ std::optional<CapturedState> Shipper::durable() {
   const std::lock_guard lock(mutex_);
   return durable_;
 }
+std::optional<Position> Shipper::durable_position() {
+  const std::lock_guard lock(mutex_);
+  if (!durable_) return std::nullopt;
+  return Position{lineage_, epoch_, durable_->txid, static_cast<uint32_t>(durable_->history_hash)};
+}
 CapturedState Shipper::acknowledged() {
   const std::lock_guard lock(mutex_);
   return acked_;

@@ -71,6 +71,7 @@ class Shipper : public Task {
 
   // The last state that is durable; nullopt before the first.
   std::optional<CapturedState> durable();
+  std::optional<Position> durable_position();
   // The last state in the log.
   CapturedState acknowledged();
   Epoch epoch();
