@@ -47,6 +47,11 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
     if (error_message) *error_message = sqlite3_mprintf("%s", status.ToString().c_str());
     return ResultCode(status.tag());
   };
+  // The connection's database is opened for good only now: the code is that of an open.
+  const auto fail_open = [&](const Status& status) {
+    (void)fail(status);
+    return OpenCode(status);
+  };
   const char* const file = sqlite3_db_filename(db, "main");
   const bool on_disk = file && *file != '\0';
   // Whatever is wrong with it for every database is said here: an open that fails in the VFS can
@@ -66,10 +71,10 @@ int Load(sqlite3* db, char** error_message, const sqlite3_api_routines* api) {
     if (const Status adopted = Adopt(db); !adopted.ok()) {
       // What cannot be adopted (shared cache, a VFS without shared memory) is used as it was; only
       // trouble with replication that was asked for stops the load.
-      if (adopted.tag() != Tag::kBadArgument) return fail(adopted);
+      if (adopted.tag() != Tag::kBadArgument) return fail_open(adopted);
       Log(LogLevel::kInfo, "NOT_ADOPTED", file, adopted.message());
     }
-    if (const Status confirmed = ConfirmMain(db); !confirmed.ok()) return fail(confirmed);
+    if (const Status confirmed = ConfirmMain(db); !confirmed.ok()) return fail_open(confirmed);
   }
   return SQLITE_OK_LOAD_PERMANENTLY;
 }

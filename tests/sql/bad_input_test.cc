@@ -292,6 +292,23 @@ TEST_F(PermissionTest, AStoreThatMayNotBeWrittenIsDenied) {
   ExpectInStore(db, Url());
 }
 
+TEST_F(PermissionTest, AnOpenThatTheStoreDeniesIsCantopen) {
+  MakeStore();
+  process_.reset();
+  {
+    const AsNobody nobody;
+    process_.emplace(
+        SqlProcess::Environment{{"GUILDLITE_URL", Url()}, {"GUILDLITE_MATCH", Path("own/*.db")}});
+  }
+  ::chmod(Path("store").c_str(), 0);
+  OpenLoaded(*process_, ":memory:");
+  EXPECT_EQ(process_->Open(Path("own/a.db")).open_code(), SQLITE_CANTOPEN);
+  Connection attaches = process_->Open(":memory:");
+  EXPECT_EQ(attaches.Run("ATTACH ? AS a", {Path("own/a.db")}).code & 0xff, SQLITE_CANTOPEN);
+  EXPECT_THAT(process_->Log(), HasSubstr("STORE_DENIED " + Path("own/a.db")));
+  EXPECT_THAT(NamesIn(Path("own")), IsEmpty());
+}
+
 TEST_F(PermissionTest, AStoreThatMayNotBeReadIsDenied) {
   MakeStore();
   Connection db = Application(*process_, "own/a.db");

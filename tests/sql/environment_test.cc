@@ -284,6 +284,25 @@ TEST_F(EnvironmentTest, AWriterBesideAReaderThatCameFirstIsReplicated) {
   ExpectInStore(db, Url("stores/a"));
 }
 
+TEST_F(EnvironmentTest, WhatAFolderRemembersIsResumedForAWriterBesideAReaderThatCameFirst) {
+  {
+    SqlProcess process;
+    Connection db = OpenStarted(process, Path("data/a.db"), Url());
+    db.Ok("CREATE TABLE t(x); SELECT replication_sync()");
+    EXPECT_EQ(db.Close(), SQLITE_OK);
+  }
+  SqlProcess process;
+  OpenLoaded(process, ":memory:");
+  Connection reader = process.Open(Path("data/a.db"), SQLITE_OPEN_READONLY);
+  EXPECT_EQ(reader.Text("SELECT count(*) FROM t"), "0");
+  EXPECT_EQ(reader.Number("SELECT count(*) FROM replication_status"), 0);
+  Connection db = process.Open(Path("data/a.db"));
+  db.Ok("INSERT INTO t VALUES (2)");
+  ExpectInStore(db, Url());
+  EXPECT_EQ(db.Number("SELECT epoch FROM replication_status"), 1);
+  EXPECT_EQ(process.Log(), "");
+}
+
 // -- What is in place at open --------------------------------------------------------------------
 
 TEST_F(EnvironmentTest, AnEmptyFileIsReplacedByItsBackupWhoeverMadeIt) {

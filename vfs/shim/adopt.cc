@@ -73,6 +73,7 @@ Status AdoptFile(ShimState& shim, sqlite3* db, sqlite3_file* file, const char* n
   bool replaced = false;
   if (joined->first) {
     shim.nodes.Identify(node);
+    node.NoteFirst();
     Status status = Status::Ok();
     const int thrown = Guarded([&] {
       status = shim.host.FirstOpened(node);

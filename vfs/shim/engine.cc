@@ -158,18 +158,29 @@ Status Engine::FirstOpened(Node& node) {
                                     ": restore it with snapshot_restore(), or remove " + path +
                                     "-guildlite to begin anew"));
   }
-  if (Status s = Replicate(node, path, options, Asking::kNobody); !s.ok()) {
-    // The database stays usable; what is written now is found and healed when replication resumes.
-    Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated: " + s.message());
-  }
+  Resume(node, path, options);
   return Status::Ok();
+}
+
+void Engine::Resume(Node& node, const std::string& path, const Options& options) {
+  const Status s = Replicate(node, path, options, Asking::kNobody);
+  if (s.ok()) return;
+  // The database stays usable; what is written now is found and healed when replication resumes.
+  Log(LogLevel::kWarn, TagName(s.tag()), path, "not replicated: " + s.message());
 }
 
 Status Engine::OpenedAsMain(Node& node, sqlite3* db) {
   const std::string& path = node.path();
   const auto asked = AskedFor(path);
   if (!asked.ok()) return Refused(path, asked.status());
-  if (!asked->by_environment || !node.writable()) return Status::Ok();
+  if (!node.writable()) return Status::Ok();
+  if (!asked->by_environment) {
+    // FirstOpened() has seen to it, unless whoever came first could only read.
+    if (!asked->options.url.empty() && node.first_read_only() && !node.events()) {
+      Resume(node, path, asked->options);
+    }
+    return Status::Ok();
+  }
   if (const auto events = node.events()) {
     const auto* const refused = dynamic_cast<const WritesRefused*>(events.get());
     return refused ? refused->why().Context("close it and open it again") : Status::Ok();

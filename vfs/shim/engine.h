@@ -7,7 +7,7 @@
 //   GUILDLITE_URL (and GUILDLITE_MATCH) names it   -> restored or created if it is missing; asked
 //   for
 //                                                     now, once a connection has it as main
-//   its -guildlite folder remembers a url          -> resumed
+//   its -guildlite folder remembers a url          -> resumed, once a connection may write it
 //   otherwise                                      -> passes straight through
 //
 // Thread-safe. Lock order: engine mutex before nothing; no call into a Node, a store or, but for
@@ -91,6 +91,7 @@ class Engine final : public ShimHost {
   Status Refused(const std::string& path, const Status& why);
   Status CheckClash(const std::string& path, const std::string& url);
   void EnterWalMode(const std::string& path, sqlite3* db, const Options& options);
+  void Resume(Node& node, const std::string& path, const Options& options);
   Status Replicate(Node& node, const std::string& path, Options options, Asking asking);
   // Of a replicator that was closed: it stays alive until nothing of it runs any more.
   void LetGo(const std::shared_ptr<Replicator>& replicator);

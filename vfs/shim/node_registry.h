@@ -60,10 +60,13 @@ class OpenNode final : public Node {
   void Remove() override;
   std::shared_ptr<WalEvents> events() const override;
   bool writable() const override { return writable_.load(std::memory_order_relaxed); }
+  bool first_read_only() const override { return first_read_only_; }
 
   // The hot path's question; null when not replicated.
   WalEvents* current_events() const { return current_.load(std::memory_order_acquire); }
   void set_writable() { writable_.store(true, std::memory_order_relaxed); }
+  // By the first opener, before FirstOpened().
+  void NoteFirst() { first_read_only_ = !writable(); }
   // The generation that a reset with leave of the present events object has begun in the index.
   std::optional<Salts> granted_generation() const;
   void NoteGranted(const WalEvents* by, std::optional<Salts> generation);
@@ -84,6 +87,7 @@ class OpenNode final : public Node {
   const std::string wal_path_;
   std::atomic<WalEvents*> current_{nullptr};
   std::atomic<bool> writable_{false};
+  bool first_read_only_ = false;  // constant once the node is open
 
   std::mutex mapping_mutex_;
   std::vector<Mapping> mappings_;

@@ -85,6 +85,7 @@ int OpenFirst(ShimState& shim, OpenNode& node, const char* name, OpenedFile* fil
   } else if ((flags & SQLITE_OPEN_READWRITE) != 0) {
     node.set_writable();
   }
+  node.NoteFirst();
 
   const int refused =
       Guarded([&] { return OpenCode(shim.host.FirstOpened(node)); }, SQLITE_CANTOPEN);

@@ -40,6 +40,8 @@ class Node {
   virtual std::shared_ptr<WalEvents> events() const = 0;
   // Whether any connection opened it for writing.
   virtual bool writable() const = 0;
+  // Whether FirstOpened() was called for a connection that may only read.
+  virtual bool first_read_only() const = 0;
 };
 
 class ShimHost {
