@@ -375,6 +375,71 @@ TEST_F(CompactorTest, WhatADeposedOwnerUploadedIsSweptByTheNextEpochOnly) {
   ExpectEveryPoint(log);
 }
 
+// Whoever deletes from the bucket, or a store that loses an object: the log around it is joined and
+// retired all the same, and it is said which slot it was.
+TEST_F(CompactorTest, ASlotThatIsLostOrDamagedHoldsUpNeitherJoinsNorRetirement) {
+  for (const bool lost : {true, false}) {
+    SCOPED_TRACE(lost ? "lost" : "damaged");
+    MemoryStore memory;
+    std::mt19937_64 random(5);
+    LogFixture log(memory, {.page_size = 512});
+    log.Snapshot();
+    const auto ship = [&](int count) {
+      for (int i = 0; i < count; ++i) {
+        log.CommitRandom(random);
+        log.Ship();
+      }
+    };
+    ship(20);
+    const Slot bad(log.next_slot().value - 10);
+    if (lost) {
+      ASSERT_TRUE(memory.Delete(LogKey(bad)).ok());
+    } else {
+      std::string bytes = memory.Get(LogKey(bad))->bytes;
+      bytes[5] = static_cast<char>(bytes[5] ^ 1);
+      ASSERT_TRUE(memory.Delete(LogKey(bad)).ok());
+      ASSERT_TRUE(memory.Put(LogKey(bad), bytes, PutCondition::Create()).ok());
+    }
+    int told = 0;
+    Compactor compactor(
+        clock_, random_, memory, dir_.path() + "/join", {.join_slots = 5}, [] {},
+        [&](const Status& status) {
+          ++told;
+          EXPECT_EQ(status.tag(), Tag::kChainBroken);
+          EXPECT_THAT(status.message(), ::testing::HasSubstr(LogKey(bad)));
+        });
+    const auto now = [&] { return ReadManifest(memory)->manifest; };
+    compactor.Begin(now(), log.next_slot());
+    Run(compactor);
+    EXPECT_EQ(now().floor, log.next_slot());
+    ASSERT_EQ(now().segments.size(), 2u);
+    EXPECT_EQ(now().segments[0].last_slot.Next(), bad);
+    EXPECT_EQ(now().segments[1].first_slot, bad.Next());
+    EXPECT_EQ(told, 1);
+    EXPECT_THAT(compactor.last_error().message(), ::testing::HasSubstr(LogKey(bad)));
+
+    log.manifest() = now();
+    for (int i = 0; i < 2; ++i) {
+      log.Snapshot();
+      ship(8);
+    }
+    const Slot shipped(log.next_slot().value - 1);
+    (void)compactor.Shipped(shipped, "");
+    compactor.SnapshotTaken();
+    Run(compactor);
+    EXPECT_GT(now().horizon, bad);
+    EXPECT_EQ(compactor.last_error().ToString(), Status().ToString());
+    EXPECT_EQ(told, 1);
+    const std::string path = dir_.path() + "/restored.db";
+    ASSERT_TRUE(Restore(memory, path, {}, {}).ok());
+    EXPECT_EQ(*ReadWholeFile(path), log.points().back().file);
+    ASSERT_TRUE(RemoveFile(path).ok());
+    if (!lost) {
+      EXPECT_TRUE(memory.Get(LogKey(bad)).ok()) << "it may have been a FENCE";
+    }
+  }
+}
+
 TEST_F(CompactorTest, ACopyThatWasWrittenOverIsNotJoined) {
   std::mt19937_64 random(5);
   LogFixture log(memory_, {.page_size = 512});

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 #include "vfs/objects/object_key.h"
@@ -99,6 +100,34 @@ TEST(Retention, AWindowKeepsWhatWasMadeInItAndTheOneBefore) {
   EXPECT_THAT(Of(b.Plan(500000, 0).snapshots), ElementsAre(100, 200, 300));
   EXPECT_THAT(Of(b.Plan(500000, 150000).snapshots), ElementsAre(100, 200)) << "350 is from 300";
   EXPECT_THAT(Of(b.Plan(500000, 400000).snapshots), IsEmpty()) << "100 is from 100";
+}
+
+// snapshot_create() by cron on a database nobody writes to.
+TEST(Retention, OfSnapshotsThatBeginAtOneSlotTheTwoNewestStayAndThoseWithLabels) {
+  Bucket b;
+  b.Snapshot(200).Snapshot(300).Snapshot(300, "kept").Snapshot(300).Snapshot(300).Snapshot(300);
+  for (size_t i = 0; i < b.manifest.snapshots.size(); ++i) {
+    b.manifest.snapshots[i].key += "/" + std::to_string(i);
+  }
+  b.manifest.horizon = Slot(250);
+  const auto keys = [](const Retirement& r) {
+    std::vector<std::string> all;
+    for (const auto& s : r.snapshots) all.push_back(s.key);
+    return all;
+  };
+  Retirement r = b.Plan();
+  EXPECT_THAT(keys(r), ::testing::UnorderedElementsAre("snapshot/300/1", "snapshot/300/3",
+                                                       "snapshot/200/0"));
+  b.manifest.horizon = r.horizon;
+  std::erase_if(b.manifest.snapshots, [&](const SnapshotRecord& s) {
+    return std::find(r.snapshots.begin(), r.snapshots.end(), s) != r.snapshots.end();
+  });
+  EXPECT_TRUE(b.Plan().empty(b.manifest));
+  // The horizon may be where it stays.
+  b.Snapshot(300);
+  r = b.Plan();
+  EXPECT_THAT(keys(r), ElementsAre("snapshot/300/4"));
+  EXPECT_FALSE(r.empty(b.manifest));
 }
 
 TEST(Retention, ALabelledSnapshotStaysWithWhatItNeeds) {

@@ -18,16 +18,23 @@ constexpr int64_t kRetryMaxMs = 3600000;  // a join that fails late has uploaded
 constexpr int kSlotsAStep = 32;           // so that a close need not wait for thousands of GETs
 constexpr uint32_t kLevel = 1;
 
+// Of an object that no other try will find whole.
+bool IsDamage(const Status& status) {
+  return status.tag() == Tag::kChainBroken && !status.retryable();
+}
+
 }  // namespace
 
 Compactor::Compactor(Clock& clock, Random& random, ObjectStore& store, std::string cache_path,
-                     const Settings& settings, std::function<void()> wake_sweeper)
+                     const Settings& settings, std::function<void()> wake_sweeper,
+                     std::function<void(const Status&)> on_damage)
     : clock_(clock),
       random_(random),
       store_(store),
       cache_path_(std::move(cache_path)),
       settings_(settings),
-      wake_sweeper_(std::move(wake_sweeper)) {}
+      wake_sweeper_(std::move(wake_sweeper)),
+      on_damage_(std::move(on_damage)) {}
 
 void Compactor::Begin(const Manifest& manifest, Slot next) {
   const std::lock_guard lock(mutex_);
@@ -131,25 +138,46 @@ Status Compactor::BeginJoin() {
 Status Compactor::AdvanceJoin() {
   Join& j = *join_;
   for (int i = 0; i < kSlotsAStep && j.at < j.end; ++i, j.at = j.at.Next()) {
-    const std::string key = LogKey(j.at);
-    auto bytes = Load(j.at);
-    if (!bytes.ok()) return bytes.status().Context("join: read " + key);
-    auto object = OpenObject(*bytes, key);
-    if (!object.ok()) return object.status().Context("join");
-    if (object->header.lineage != j.planned.lineage || object->header.slot != j.at) {
-      return Status(Tag::kChainBroken, "join: " + key + " is not of this log");
+    Status joined = JoinSlot(j.at);
+    if (IsDamage(joined)) {
+      // Every slot below `end` was put, so this one is lost. The run ends before it.
+      joined = joined.Context("slot " + std::to_string(j.at.value) + " of the backup is lost");
+      on_damage_(joined);
+      {
+        const std::lock_guard lock(mutex_);
+        damage_ = std::move(joined);
+        damaged_ = j.at;
+      }
+      joined = CloseRun();
     }
-    const bool joinable =
-        SegmentMerge::Joinable(object->header, bytes->size(), settings_.object_bytes_max);
-    if (!joinable || !j.run.Continues(object->header) ||
-        j.run.body_bytes() + bytes->size() > settings_.segment_bytes) {
-      GUILDLITE_RETURN_IF_ERROR(CloseRun());
-    }
-    if (joinable) j.run.Add(*object);
+    GUILDLITE_RETURN_IF_ERROR(joined);
   }
   if (j.at < j.end) return Status::Ok();
   GUILDLITE_RETURN_IF_ERROR(CloseRun());
   return FinishJoin();
+}
+
+Status Compactor::JoinSlot(Slot slot) {
+  Join& j = *join_;
+  const std::string key = LogKey(slot);
+  auto bytes = Load(slot);
+  if (bytes.status().tag() == Tag::kNotFound) {
+    return Status(Tag::kChainBroken, "join: " + key + " is missing");
+  }
+  if (!bytes.ok()) return bytes.status().Context("join: read " + key);
+  auto object = OpenObject(*bytes, key);
+  if (!object.ok()) return object.status().Context("join");
+  if (object->header.lineage != j.planned.lineage || object->header.slot != slot) {
+    return Status(Tag::kChainBroken, "join: " + key + " is not of this log");
+  }
+  const bool joinable =
+      SegmentMerge::Joinable(object->header, bytes->size(), settings_.object_bytes_max);
+  if (!joinable || !j.run.Continues(object->header) ||
+      j.run.body_bytes() + bytes->size() > settings_.segment_bytes) {
+    GUILDLITE_RETURN_IF_ERROR(CloseRun());
+  }
+  if (joinable) j.run.Add(*object);
+  return Status::Ok();
 }
 
 Status Compactor::CloseRun() {
@@ -280,6 +308,7 @@ Status Compactor::Retire() {
       const std::string key = LogKey(slot);
       auto header = ReadHeader(store_, key);
       if (header.status().tag() == Tag::kNotFound) continue;
+      if (IsDamage(header.status())) continue;  // it may have been a FENCE
       if (!header.ok()) return header.status().Context("retire");
       if (header->kind == ObjectKind::kFence) continue;
       to.tombstones.push_back({key, Slot(0), now, {}});
@@ -295,6 +324,7 @@ Status Compactor::Retire() {
   }
   if (!at->manifest.tombstones.empty()) wake_sweeper_();  // of a swap whose reply was lost
   const std::lock_guard lock(mutex_);
+  if (damaged_ < r.horizon) damage_ = Status::Ok();
   ++counters_.retirements;
   return Status::Ok();
 }
@@ -306,7 +336,7 @@ Compactor::Counters Compactor::counters() {
 
 Status Compactor::last_error() {
   const std::lock_guard lock(mutex_);
-  return last_error_;
+  return last_error_.ok() ? damage_ : last_error_;
 }
 
 }  // namespace guildlite

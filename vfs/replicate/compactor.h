@@ -13,6 +13,8 @@
 //   4. A segment's name is never used twice: after a swap of unknown outcome another is made.
 //   5. What we shipped ourselves is joined from a local copy: a GET per slot would double the
 //      requests. The copy is a cache; what is not in it (after a restart) is read from the store.
+//   6. A slot that is lost or damaged stays where it is, unjoined, and holds up neither a join nor
+//      retirement: what others have of it is told, with its key, by whoever restores.
 //
 // Thread-safe; Step() runs on the pool only.
 #pragma once
@@ -43,9 +45,11 @@ class Compactor : public Task {
     int64_t retention_ms = 0;             // see retention.h
   };
   // `cache_path`: of the local copy; whatever is there is overwritten. `wake_sweeper` is called, on
-  // the pool, when there are tombstones.
-  Compactor(Clock& clock, Random& random, ObjectStore& store, std::string cache_path,
-            const Settings& settings, std::function<void()> wake_sweeper);
+  // the pool, when there are tombstones; `on_damage` of each slot that cannot be read any more.
+  Compactor(
+      Clock& clock, Random& random, ObjectStore& store, std::string cache_path,
+      const Settings& settings, std::function<void()> wake_sweeper,
+      std::function<void(const Status&)> on_damage = [](const Status&) {});
 
   // The claim is ours; `next` is the first empty slot.
   void Begin(const Manifest& manifest, Slot next);
@@ -65,6 +69,7 @@ class Compactor : public Task {
     uint64_t retirements = 0;
   };
   Counters counters();
+  // Of the last step; if that went well, of a slot that is lost until it is retired.
   Status last_error();
 
  private:
@@ -87,6 +92,7 @@ class Compactor : public Task {
   Status FinishJoin();
   Status Retire();
   Result<Bytes> Load(Slot slot);
+  Status JoinSlot(Slot slot);
   void ForgetBelow(Slot slot);
 
   Clock& clock_;
@@ -95,6 +101,7 @@ class Compactor : public Task {
   const std::string cache_path_;
   const Settings settings_;
   const std::function<void()> wake_sweeper_;
+  const std::function<void(const Status&)> on_damage_;
 
   // The pool's thread alone.
   std::optional<Join> join_;
@@ -115,6 +122,8 @@ class Compactor : public Task {
   uint64_t cache_end_ = 0;
   Counters counters_;
   Status last_error_;
+  Status damage_;
+  Slot damaged_;  // the newest such slot
 };
 
 }  // namespace guildlite

@@ -190,9 +190,15 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
   compactor_settings.join_slots = s.options.join_slots;
   compactor_settings.retention_ms = s.options.retention_ms;
   r->compactor_ = std::make_unique<Compactor>(
-      *s.clock, *s.random, *s.store, r->sidecar_.directory() + "/join", compactor_settings, [self] {
+      *s.clock, *s.random, *s.store, r->sidecar_.directory() + "/join", compactor_settings,
+      [self] {
         self->sweeper_->TombstonesSet();
         self->Wake(self->sweeper_.get());
+      },
+      [self](const Status& damage) {
+        // What was committed after the lost slot is restorable again from a snapshot behind it.
+        self->setup_.warn(damage.tag(), damage.message() + "; a new snapshot is made");
+        if (self->snapshotter_->Request("").ok()) self->Wake(self->snapshotter_.get());
       });
   r->settle_task_ = std::make_unique<SettleTask>(*self);
   r->capture_task_ = std::make_unique<CaptureTask>(*self);

@@ -17,10 +17,11 @@ struct SlotRange {
 
 Retirement PlanRetirement(const Manifest& m, int64_t now_ms, int64_t window_ms) {
   Retirement r{.horizon = m.horizon, .snapshots = {}, .segments = {}, .slots = {}};
-  // In the order they were made, which txids need not have once a history was rewound.
+  // In the order they were made, which txids need not have once a history was rewound; the newest
+  // first.
   std::vector<const SnapshotRecord*> newest;
   for (const SnapshotRecord& s : m.snapshots) {
-    if (s.first_slot >= m.horizon && SurvivedItsEpoch(m, s)) newest.push_back(&s);
+    if (s.first_slot >= m.horizon && SurvivedItsEpoch(m, s)) newest.insert(newest.begin(), &s);
   }
   std::stable_sort(newest.begin(), newest.end(),
                    [](const auto* a, const auto* b) { return a->first_slot > b->first_slot; });
@@ -30,6 +31,11 @@ Retirement PlanRetirement(const Manifest& m, int64_t now_ms, int64_t window_ms) 
     ++kept;
   }
   if (kept == newest.size()) return r;
+  // The log below that stays for the others; for these there is none.
+  for (size_t i = kept; i < newest.size(); ++i) {
+    const bool same = newest[i]->first_slot == newest[kept - 1]->first_slot;
+    if (same && newest[i]->label.empty()) r.snapshots.push_back(*newest[i]);
+  }
 
   const Slot wanted(std::max<uint64_t>(newest[kept - 1]->first_slot.value, 2) - 1);
   r.wants_join = wanted > m.floor;

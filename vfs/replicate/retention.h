@@ -2,7 +2,8 @@
 //
 // Kept are the two newest snapshots and, with a window, every snapshot made inside it and the one
 // before it; the log from the oldest of these on, and one slot more, which says what state it went
-// on from. A labelled snapshot stays for ever, below that with what it needs to be restored as of
+// on from. Of snapshots that begin at one slot (an idle database, a cron job) the newest are these
+// two. A labelled snapshot stays for ever, below that with what it needs to be restored as of
 // its own point. Fences are not touched here or anywhere.
 #pragma once
 
