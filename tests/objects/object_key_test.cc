@@ -18,7 +18,7 @@ TEST(ObjectKey, IsWhatTheFormatSays) {
   EXPECT_EQ(SegmentKey(1, Slot(2), Slot(3), Epoch(4), 5),
             "segments/1/0000000000000002-0000000000000003-00000004-0000000000000005");
   EXPECT_EQ(OrphanKey(Epoch(1), Slot(2)), "orphans/00000001/0000000000000002");
-  EXPECT_EQ(ProbeKey(10), "probe/000000000000000a");
+  EXPECT_EQ(ProbeKey(9, 10), "probe/0000000000000009-000000000000000a");
 }
 
 TEST(ObjectKey, EveryKeyMadeIsValid) {
@@ -39,6 +39,8 @@ TEST(ObjectKey, ParsesBackWhatItMade) {
             snapshot);
   const PartName part{Epoch(5), 6, 7, 8};
   EXPECT_EQ(ParsePartKey(PartKey(part.epoch, part.slot_or_txid, part.index, part.random)), part);
+  EXPECT_EQ(ParseProbeKey(ProbeKey(1'790'000'000'000, 5)), 1'790'000'000'000u);
+  EXPECT_EQ(ParseProbeKey("probe/0000000000000009"), std::nullopt);
 }
 
 // Order of keys is order of numbers: a LIST of the log comes in slot order.

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tests/support/fault_store.h"
 #include "tests/support/memory_s3.h"
@@ -66,6 +67,22 @@ TEST_F(StoreProbe, FindsNothingWrongWithOurOwnStores) {
   const auto verdict = Probe(memory);
   ASSERT_TRUE(verdict.ok()) << verdict.status().ToString();
   EXPECT_EQ(verdict->unsafe, "");
+}
+
+TEST_F(StoreProbe, DeletesWhatAKilledProbeLeftLongAgoAndNothingThatMayBeInUse) {
+  MemoryStore memory;
+  const auto now_ms = static_cast<uint64_t>(SystemClock().NowMs());
+  for (const std::string& key :
+       {ProbeKey(1, 1), ProbeKey(now_ms - 25 * 3600 * 1000, 2), ProbeKey(now_ms - 3600 * 1000, 3),
+        ProbeKey(now_ms + 3600 * 1000, 4), std::string("probe/mine"), std::string("log/1")}) {
+    ASSERT_TRUE(memory.Put(key, "x", PutCondition::Create()).ok());
+  }
+  ASSERT_EQ(Probe(memory)->unsafe, "");
+  std::vector<std::string> left;
+  const auto entries = memory.List("", "", SIZE_MAX);
+  for (const ListEntry& entry : *entries) left.push_back(entry.key);
+  EXPECT_THAT(left, ::testing::ElementsAre("log/1", ProbeKey(now_ms - 3600 * 1000, 3),
+                                           ProbeKey(now_ms + 3600 * 1000, 4), "probe/mine"));
 }
 
 TEST_F(StoreProbe, FindsStoresThatIgnoreConditions) {

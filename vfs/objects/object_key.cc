@@ -130,7 +130,17 @@ std::string OrphanKey(Epoch epoch, Slot slot) {
   return std::string(kOrphanPrefix) + Hex8(epoch.value) + "/" + Hex16(slot.value);
 }
 
-std::string ProbeKey(uint64_t random) { return std::string(kProbePrefix) + Hex16(random); }
+std::string ProbeKey(uint64_t made_ms, uint64_t random) {
+  return std::string(kProbePrefix) + Hex16(made_ms) + "-" + Hex16(random);
+}
+
+std::optional<uint64_t> ParseProbeKey(std::string_view key) {
+  KeyReader reader(key);
+  const uint64_t made_ms = reader.Literal(kProbePrefix).Hex16();
+  (void)reader.Literal("-").Hex16();
+  if (!reader.AtEnd()) return std::nullopt;
+  return made_ms;
+}
 
 bool IsValidKey(std::string_view key) {
   if (key.empty() || key.size() > kKeyBytesMax) return false;

@@ -6,7 +6,7 @@
 //   snapshot/<S %016x>-<E %016x>-<epoch %08x>-<rand %016x>
 //   parts/<epoch %08x>-<slot or S %016x>-<n %08x>-<rand %016x>
 //   orphans/<epoch %08x>/<slot %016x>
-//   probe/<rand %016x>                         of store_probe.h, deleted by it
+//   probe/<unix ms %016x>-<rand %016x>         of store_probe.h, deleted by it
 //
 // Parsers accept exactly what the makers make: one name for one thing. Hex is lower-case and of
 // fixed width, so that the order of keys is the order of numbers.
@@ -64,7 +64,9 @@ struct SegmentName {
   bool operator==(const SegmentName&) const = default;
 };
 std::optional<SegmentName> ParseSegmentKey(std::string_view key);
-std::string ProbeKey(uint64_t random);
+std::string ProbeKey(uint64_t made_ms, uint64_t random);
+// When it was made.
+std::optional<uint64_t> ParseProbeKey(std::string_view key);
 std::string OrphanKey(Epoch epoch, Slot slot);
 
 // Whether every store accepts it as a key (object_store.h). S3 allows 1024 bytes with the url's

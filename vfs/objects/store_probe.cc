@@ -10,6 +10,11 @@
 namespace guildlite {
 namespace {
 
+// Far longer than any probe lasts, and than two machines' clocks differ: what another process is
+// just probing with must not vanish.
+constexpr uint64_t kLeftoverMs = 24 * 3600 * 1000;
+constexpr size_t kLeftoversMax = 1000;
+
 // One of many puts that are made at once.
 class Contender : public Task {
  public:
@@ -60,8 +65,9 @@ class Probe {
         random_(random),
         settings_(settings),
         pool_(clock, settings.parallel),
-        key_(ProbeKey(random.Next64())),
-        other_key_(ProbeKey(random.Next64())) {}
+        now_ms_(static_cast<uint64_t>(clock.NowMs())),
+        key_(ProbeKey(now_ms_, random.Next64())),
+        other_key_(ProbeKey(now_ms_, random.Next64())) {}
 
   Result<StoreVerdict> Run() {
     Status status = OneAfterTheOther();
@@ -74,12 +80,25 @@ class Probe {
       // A leftover does no harm.
       if (Status s = store_.Delete(*key); !s.ok() && status.ok()) status = s;
     }
+    SweepLeftovers();
     // What was seen stays seen, whatever happened afterwards.
     if (!status.ok() && verdict_.unsafe.empty()) return status;
     return verdict_;
   }
 
  private:
+  // Of probes whose process was killed. Whoever may not list leaves them there.
+  void SweepLeftovers() {
+    const auto found = store_.List(kProbePrefix, "", kLeftoversMax);
+    if (!found.ok()) return;
+    std::vector<std::string> old;
+    for (const ListEntry& entry : *found) {
+      const auto made_ms = ParseProbeKey(entry.key);
+      if (made_ms && *made_ms + kLeftoverMs < now_ms_) old.push_back(entry.key);
+    }
+    if (!old.empty()) (void)store_.DeleteAll(old);
+  }
+
   // Ok if the put was refused with `tag`, or if that it was not is the verdict.
   Status Expect(const Result<std::string>& put, Tag tag, std::string_view otherwise) {
     if (put.ok()) return Unsafe(otherwise);
@@ -222,6 +241,7 @@ class Probe {
   Random& random_;
   const ProbeSettings settings_;
   WorkerPool pool_;
+  const uint64_t now_ms_;
   const std::string key_, other_key_;
   StoreVerdict verdict_;
 };

@@ -44,7 +44,8 @@ struct ProbeSettings {
 };
 
 // An error means that there is no verdict: the store was not reached, or refused us. What was put
-// is deleted, whatever came out. `store` should be patient with 409 and 503 (RetryingStore).
+// is deleted, whatever came out; and what a probe left here whose process was killed a day ago.
+// `store` should be patient with 409 and 503 (RetryingStore).
 Result<StoreVerdict> ProbeStore(ObjectStore& store, Clock& clock, Random& random,
                                 ProbeSettings settings = {});
 
