@@ -363,6 +363,44 @@ TEST(Replicator, AClaimThatHangsHoldsWritesNoLongerThanOpenWait) {
   EXPECT_EQ(process->replicator->status().state, ReplicationState::kReplicating);
 }
 
+// Nor does it cost restore points: capture begins when writes go on, though it is a writer's thread
+// that finds the store hanging.
+TEST(Replicator, WhatIsCommittedWhileAClaimHangsIsARestorePointEach) {
+  World w;
+  std::mt19937_64 random(testing::TestSeed());
+  w.ReplicatedAndClosed(random);
+  std::latch release(1);
+  w.store.OnCall([&](const FaultStore::Call&) {
+    release.wait();
+    return Fault::kNone;
+  });
+  Options options = FastOptions();
+  options.open_wait_ms = 30;
+  auto process = w.Open(false, options);
+  while (!process->replicator->BeforeWriteLock().ok()) std::this_thread::yield();
+  EXPECT_EQ(process->replicator->status().state, ReplicationState::kUnshipped);
+  std::vector<std::string> contents;
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(w.db.CommitRandom(random));
+    contents.push_back(w.db.content());
+    if (i % 4 == 3) w.db.CheckpointRestart();
+  }
+  release.count_down();
+  ASSERT_TRUE(process->Settled().ok());
+  const Status synced = process->Sync();
+  ASSERT_TRUE(synced.ok()) << synced.ToString();
+  const ReplicationStatus status = process->replicator->status();
+  EXPECT_EQ(status.state, ReplicationState::kReplicating);
+  EXPECT_EQ(status.capture.heals, 0u) << process->AllWarnings();
+  EXPECT_EQ(status.epoch, Epoch(1));
+  const uint64_t first = status.position->txid.value - contents.size() + 1;
+  for (size_t i = 0; i < contents.size(); ++i) {
+    auto restored = RestoredContent(w.memory, w.dir.path(), std::to_string(first + i));
+    ASSERT_TRUE(restored.ok()) << restored.status().ToString();
+    EXPECT_TRUE(*restored == contents[i]) << "commit " << i;
+  }
+}
+
 // H4: nobody told us, and the WAL is gone.
 TEST(Replicator, WhatAStrangerWroteWhileClosedIsHealed) {
   World w;

@@ -138,6 +138,7 @@ struct Replicator::Local {
   std::optional<Acknowledged> acknowledged;
   Txid ships_from;        // the first transaction that spool and WAL can still ship
   FileIdentity identity;  // of the database file, when `captured` was proven to be in it
+  bool heals = false;     // capture begins with the heal under way, and not before
   std::optional<FileIdentity> unchanged;  // set when that proof needs the file to be this still
 };
 
@@ -396,15 +397,7 @@ int64_t Replicator::Settle(int64_t now_ms) {
     return Task::kIdle;
   }
   if (status.tag() != Tag::kBusy) Note(status);
-  if (!closed_.load() && now_ms - started_ms_ >= setup_.options.open_wait_ms &&
-      GoUnshipped(status)) {
-    if (local_ && local_->facts.proven && !local_->facts.heal_owed && !recording_.load()) {
-      // Known ground: capture into WAL and spool, ship when the store is back.
-      recorder_->StartAt(local_->captured, std::move(local_->table), Txid(), local_->unchanged);
-      recording_.store(true);
-    }
-    changed_.notify_all();
-  }
+  if (!closed_.load() && now_ms - started_ms_ >= setup_.options.open_wait_ms) GoUnshipped(status);
   if (status.tag() == Tag::kBusy) return now_ms + kSettleRetryMinMs;
   const int64_t again_ms = now_ms + std::min(kSettleRetryMaxMs, kSettleRetryMinMs << std::min(
                                                                     settle_task_->failures++, 8u));
@@ -413,12 +406,22 @@ int64_t Replicator::Settle(int64_t now_ms) {
   return unshipped_.load() ? again_ms : std::min(again_ms, std::max(open_until_ms, now_ms));
 }
 
-// Whether it was not so before.
-bool Replicator::GoUnshipped(const Status& why) {
-  if (unshipped_.exchange(true)) return false;
+// From the settle task, or from a writer while that task hangs in the store.
+void Replicator::GoUnshipped(const Status& why) {
+  {
+    const std::lock_guard lock(begin_mutex_);
+    if (unshipped_.load() || settled_.load()) return;
+    const LocalFacts& facts = local_->facts;
+    if (facts.proven && !facts.heal_owed && !local_->heals && !recording_.load()) {
+      // Known ground: capture into WAL and spool, ship when the store is back.
+      recorder_->StartAt(local_->captured, std::move(local_->table), Txid(), local_->unchanged);
+      recording_.store(true);
+    }
+    unshipped_.store(true);  // from here on the WAL may be discarded where nothing is captured
+  }
   Note(why);
   setup_.warn(why.tag(), "commits go on but nothing is shipped: " + why.message());
-  return true;
+  changed_.notify_all();
 }
 
 Status Replicator::WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch) {
@@ -511,6 +514,7 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
   return claimed;
 }
 
+// REQUIRES: under begin_mutex_.
 void Replicator::BeginShipping(const StoreView& view) {
   const Manifest& m = view.manifest.manifest;
   {
@@ -553,6 +557,7 @@ Status Replicator::SettleNow() {
     auto claimed = TakeEpoch(&*view);
     if (!claimed.ok()) return claimed.status();
     // Before the claim nobody asked whether the log goes on from what was found here.
+    const std::lock_guard lock(begin_mutex_);
     recorder_->RestartFrom(claimed->tip, settled_.load());
     epoch_wanted_.store(false);
     BeginShipping(*claimed);
@@ -560,10 +565,11 @@ Status Replicator::SettleNow() {
   }
 
   Local& l = *local_;
-  if (l.facts.proven && !l.captured.mark_valid && !recording_.load()) {
+  if (l.facts.proven && !l.captured.mark_valid) {
     // A clean close was proven when we looked; somebody may have written since.
     const auto now = IdentityOf(setup_.path);
-    l.facts.proven = now.ok() && *now == l.identity;
+    const std::lock_guard lock(begin_mutex_);
+    if (!recording_.load()) l.facts.proven = now.ok() && *now == l.identity;
   }
   StoreFacts facts;
   std::optional<StoreView> view;
@@ -584,6 +590,7 @@ Status Replicator::SettleNow() {
                         (m.session == state_->session || m.session == state_->planned);
     if (planned_ != Session() && m.session == planned_) {
       l.facts.remembered = l.facts.same_inode = facts.same_lineage = facts.our_session = true;
+      const std::lock_guard lock(begin_mutex_);
       l.facts.proven = false;
     }
     ours = m.session;
@@ -594,7 +601,10 @@ Status Replicator::SettleNow() {
         view = std::move(*seen);
       }
       const CapturedState& tip = view->tip;
-      l.facts.heal_owed |= view->heal_open;  // nothing is durable before its end is in the log
+      {
+        const std::lock_guard lock(begin_mutex_);
+        l.facts.heal_owed |= view->heal_open;  // nothing is durable before its end is in the log
+      }
       if (tip.txid > l.captured.txid) {
         auto reached = TipReachedByWal(*view);
         if (!reached.ok()) return reached.status();
@@ -613,17 +623,18 @@ Status Replicator::SettleNow() {
     }
   }
   const Decision decision = Reconcile(l.facts, facts, setup_.asked);
-  // Capture began while the store was away; only a continuation may follow that.
-  const bool recording = recording_.load();
+  // Where capture began while the store was away, only a continuation may follow: each asks once
+  // its claim is made.
   switch (decision.verdict) {
     case Verdict::kRefuse:
       return decision.refusal;
     case Verdict::kFirstStart: {
       // What is remembered is of another log: its table must not be taken for this one's.
-      if (!PlansFirst() || recording) GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
+      if (!PlansFirst() || recording_.load()) GUILDLITE_RETURN_IF_ERROR(sidecar_.ForgetState());
       auto claimed = TakeEpoch(nullptr);
       if (!claimed.ok()) return claimed.status();
       (void)sidecar_.WriteHealOwed(false);
+      const std::lock_guard lock(begin_mutex_);
       recorder_->StartFirst(Txid(), HistoryStart(claimed->manifest.manifest.lineage));
       BeginShipping(*claimed);
       return Status::Ok();
@@ -640,7 +651,8 @@ Status Replicator::SettleNow() {
         GUILDLITE_RETURN_IF_ERROR(WriteSidecar(ours, Session(), claimed->manifest.manifest.lineage,
                                                claimed->manifest.manifest.epoch));
       }
-      if (recording) {
+      const std::lock_guard lock(begin_mutex_);
+      if (recording_.load()) {
         if (claimed->tip.txid > l.captured.txid) {
           recorder_->DropQueue(
               "the log holds puts of an earlier process that were not known while "
@@ -678,7 +690,8 @@ Status Replicator::SettleNow() {
       GUILDLITE_RETURN_IF_ERROR(table.Flush(sidecar_.pages(), state, false));
       auto claimed = TakeEpoch(&*seen, rewind);
       if (!claimed.ok()) return claimed.status();
-      if (recording) {
+      const std::lock_guard lock(begin_mutex_);
+      if (recording_.load()) {
         recorder_->DropQueue("another writer had the log while the store was away");
       } else {
         (void)recorder_->spool_for_recovery().Discard();
@@ -698,7 +711,13 @@ Status Replicator::Heal(const StoreView& claimed) {
   Local& l = *local_;
   const CapturedState& tip = claimed.tip;
   Spool& spool = recorder_->spool_for_recovery();
-  if (recording_.load()) {
+  bool recording = false;
+  {
+    const std::lock_guard lock(begin_mutex_);
+    recording = recording_.load();
+    l.heals = true;
+  }
+  if (recording) {
     recorder_->DropQueue("what was found locally does not continue the log");
     recorder_->RestartFrom(tip, /*same_history=*/false);
   } else if (claimed.manifest.manifest.snapshots.empty()) {
@@ -737,6 +756,7 @@ Status Replicator::Heal(const StoreView& claimed) {
   setup_.warn(Tag::kOk,
               "the database was changed without us or not closed cleanly; every page is compared "
               "with the store now");
+  const std::lock_guard lock(begin_mutex_);
   BeginShipping(claimed);
   return Status::Ok();
 }
@@ -927,7 +947,7 @@ Status Replicator::MayWrite() {
   const Status status = WaitSettled(std::min(kWriteWaitMs, setup_.options.open_wait_ms));
   if (status.ok() || unshipped_.load()) return Status::Ok();
   if (refused_.load()) return status;
-  // The settle task sees to that, and begins to capture; unless the store keeps it waiting.
+  // The settle task sees to that, unless the store keeps it waiting.
   if (setup_.clock->MonotonicMs() - started_ms_ >= setup_.options.open_wait_ms + kWriteWaitMs) {
     GoUnshipped(Status(Tag::kStoreUnreachable, "the store does not answer", true));
     return Status::Ok();

@@ -174,7 +174,7 @@ class Replicator final : public WalEvents {
   int64_t CaptureStep(int64_t now_ms);
   std::optional<Published> ReadPublishedNow();
   Status MayWrite();
-  bool GoUnshipped(const Status& why);
+  void GoUnshipped(const Status& why);
   bool InRollbackMode();
   Position PositionOf(const CapturedState& state);
   bool RecordClean(bool closing);
@@ -198,7 +198,9 @@ class Replicator final : public WalEvents {
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
   std::optional<SidecarState> state_;  // as the sidecar has it; the settle task's, then Close()'s
-  std::unique_ptr<Local> local_;       // what Examine() found; the settle task's until settled
+  // What Examine() found, until settled. The settle task's, which changes what GoUnshipped() may
+  // take of it under begin_mutex_ alone.
+  std::unique_ptr<Local> local_;
   Session planned_;         // of a new epoch of our own log whose claim did not come to its end
   int64_t started_ms_ = 0;  // monotonic
 
@@ -220,6 +222,10 @@ class Replicator final : public WalEvents {
   std::atomic<bool> unshipped_{false};
   int quiet_polls_ = 0;  // the capture task's, and the next
   Txid captured_seen_;
+
+  // Whether capture has begun, and with what. Held over the spool's files, never over the store.
+  // Taken before mutex_ and the capture mutex.
+  std::mutex begin_mutex_;
 
   std::mutex ending_mutex_;  // Stop() and Close(): one of them, once. Taken before all others.
 
