@@ -337,6 +337,91 @@ TEST(WorkerPool, UsesNoMoreThreadsThanAllowed) {
   EXPECT_EQ(pool.thread_count(), 2u);
 }
 
+// Invariant 7: stores that hang take no thread from whoever has work to do.
+TEST(WorkerPool, AStepThatWaitsForTheNetworkLeavesItsThreadToOthers) {
+  HandClock clock;
+  WorkerPool pool(clock, 1, 3);
+  std::latch release(1);
+  std::array<std::unique_ptr<TestTask>, 3> hung;
+  for (auto& task : hung) {
+    task = std::make_unique<TestTask>([&](int64_t) {
+      const WorkerPool::Waiting waiting;
+      release.wait();
+      return Task::kIdle;
+    });
+    ASSERT_TRUE(pool.Add(task.get()).ok());
+  }
+  TestTask busy([](int64_t) { return Task::kIdle; });
+  ASSERT_TRUE(pool.Add(&busy).ok());
+  busy.AwaitSteps(1);
+  // An appointment too.
+  TestTask punctual([](int64_t now_ms) { return now_ms < 1500 ? 1500 : Task::kIdle; });
+  ASSERT_TRUE(pool.Add(&punctual).ok());
+  clock.AwaitSleeper(1500);
+  clock.Advance(500);
+  punctual.AwaitSteps(2);
+  EXPECT_EQ(pool.thread_count(), 4u);
+  release.count_down();
+  for (auto& task : hung) task->AwaitSteps(1);
+  // The threads too many end as they find nothing to do, and are not missed.
+  while (pool.thread_count() > 1) std::this_thread::yield();
+  pool.Wake(&busy);
+  busy.AwaitSteps(2);
+  for (auto& task : hung) pool.Remove(task.get());
+  pool.Remove(&busy);
+  pool.Remove(&punctual);
+}
+
+TEST(WorkerPool, WhatWaitsIsBoundedToo) {
+  HandClock clock;
+  WorkerPool pool(clock, 1, 2);
+  std::atomic<int> waiting{0}, most{0};
+  std::array<std::unique_ptr<TestTask>, 16> tasks;
+  for (auto& task : tasks) {
+    task = std::make_unique<TestTask>([&](int64_t now_ms) {
+      const WorkerPool::Waiting in_store;
+      const int n = ++waiting;
+      for (int seen = most; n > seen && !most.compare_exchange_weak(seen, n);) {
+      }
+      std::this_thread::yield();
+      --waiting;
+      return now_ms;
+    });
+    ASSERT_TRUE(pool.Add(task.get()).ok());
+  }
+  for (auto& task : tasks) task->AwaitSteps(50);
+  for (auto& task : tasks) pool.Remove(task.get());
+  EXPECT_LE(most, 3);
+  EXPECT_GE(most, 2);
+}
+
+// Databases that all have something to ship get their turns in a circle: nobody's lag is more than
+// a round.
+TEST(WorkerPool, NobodyGetsASecondTurnBeforeEverybodyHadOne) {
+  constexpr int kTasks = 64;
+  constexpr int kRounds = 20;
+  HandClock clock;
+  WorkerPool pool(clock, 1);
+  std::vector<int> turns;  // the pool's one thread's, until Stop()
+  std::vector<std::unique_ptr<TestTask>> tasks;
+  std::latch all_added(1);
+  for (int i = 0; i < kTasks; ++i) {
+    tasks.push_back(std::make_unique<TestTask>([&, i](int64_t now_ms) {
+      if (i == 0) all_added.wait();
+      turns.push_back(i);
+      pool.Wake(tasks[static_cast<size_t>(i)].get());
+      return now_ms;
+    }));
+  }
+  for (auto& task : tasks) ASSERT_TRUE(pool.Add(task.get()).ok());
+  all_added.count_down();
+  for (auto& task : tasks) task->AwaitSteps(kRounds);
+  pool.Stop();
+  for (size_t t = 0; t < static_cast<size_t>(kTasks * kRounds); ++t) {
+    ASSERT_EQ(turns[t], static_cast<int>(t % kTasks)) << "turn " << t;
+  }
+}
+
 // Invariants 1 and 2 under many threads: each waker publishes a number and wakes; the numbers must
 // all have been seen by a Step, and no two Steps may overlap.
 TEST(WorkerPool, LosesNoWakeAndNeverOverlaps) {

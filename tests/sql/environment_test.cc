@@ -524,6 +524,23 @@ TEST_F(EnvironmentTest, AfterAHangTheSameProcessShipsOn) {
   EXPECT_EQ(db.Text("SELECT count(*) FROM t"), "3");
 }
 
+TEST_F(EnvironmentTest, StoresThatHangDoNotStopTheDatabasesOfAnother) {
+  SqlProcess process(Named({{"GUILDLITE_CLOSE_TIMEOUT_MS", "100"}}));
+  OpenLoaded(process, ":memory:");
+  std::vector<Connection> hung;
+  for (int i = 0; i < 10; ++i) {
+    hung.push_back(process.Open(Path("data/hung" + std::to_string(i) + ".db")));
+    hung.back().Ok("CREATE TABLE t(x); SELECT replication_sync()");
+  }
+  process.HoldStores(true, "/hung");
+  for (Connection& db : hung) db.Ok("INSERT INTO t VALUES (1); SELECT replication_sync(0)");
+  Connection db = process.Open(Path("data/well.db"));
+  db.Ok("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+  ExpectInStore(db, Url("stores/well"));
+  process.HoldStores(false);
+  for (Connection& h : hung) h.Ok("SELECT replication_sync()");
+}
+
 // -- Copied and moved ----------------------------------------------------------------------------
 
 TEST_F(EnvironmentTest, ACopyOfFileAndFolderIsNoSecondWriterAndAMovedOneGoesOn) {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <condition_variable>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
@@ -26,6 +27,7 @@ std::mutex hold_mutex;
 // Never destroyed: that would wait for whoever still waits in it when the process ends.
 std::condition_variable& hold_changed = *new std::condition_variable;
 bool held = false;
+std::string held_part;
 
 std::vector<std::string> ErrorOf(sqlite3* db, int rc) {
   return {std::to_string(rc), db ? sqlite3_errmsg(db) : sqlite3_errstr(rc), "0"};
@@ -128,6 +130,7 @@ void Serve(int fd) {
     } else if (verb == "hold") {
       const std::lock_guard lock(hold_mutex);
       held = request[1] == "1";
+      held_part = request[2];
       hold_changed.notify_all();
       answer = {"0", "", "0"};
     } else if (verb == "close") {
@@ -147,7 +150,7 @@ extern "C" __attribute__((visibility("default"))) int link(const char* from,
   {
     using namespace guildlite::testing;
     std::unique_lock lock(hold_mutex);
-    hold_changed.wait(lock, [] { return !held; });
+    hold_changed.wait(lock, [&] { return !held || !std::strstr(to, held_part.c_str()); });
   }
   return static_cast<int>(::syscall(SYS_link, from, to));
 }

@@ -60,8 +60,9 @@ class SqlProcess {
   void Kill();  // SIGKILL
   int Exit();   // returns from main(), so exit handlers run; connections are left as they are
   std::string Log() const;  // its stderr so far
-  // From now on every store in a directory hangs in its next put of a new object, until let go.
-  void HoldStores(bool held);
+  // From now on every store in a directory whose path contains `part` hangs in its next put of a
+  // new object, until let go.
+  void HoldStores(bool held, const std::string& part = "");
   pid_t pid() const { return pid_; }
 
  private:

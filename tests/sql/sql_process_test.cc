@@ -114,7 +114,9 @@ Answer SqlProcess::Call(const std::vector<std::string>& request) {
   return Receive();
 }
 
-void SqlProcess::HoldStores(bool held) { Call({"hold", held ? "1" : "0"}); }
+void SqlProcess::HoldStores(bool held, const std::string& part) {
+  Call({"hold", held ? "1" : "0", part});
+}
 
 Connection SqlProcess::Open(const std::string& path, int flags) {
   const Answer answer = Call({"open", path, std::to_string(flags)});

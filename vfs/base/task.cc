@@ -24,7 +24,7 @@ constexpr int64_t kWatchMsMax = 24 * 3600 * 1000;
 
 // What this thread runs and for whom, to catch a Remove() or Stop() that would wait for itself.
 thread_local const Task* current_step = nullptr;
-thread_local const void* current_pool = nullptr;
+thread_local void* current_pool = nullptr;
 
 }  // namespace
 
@@ -32,10 +32,11 @@ thread_local const void* current_pool = nullptr;
 // appointment, and the others, which wait for ever. A thread that leaves the watch while
 // appointments remain gets another one into it (invariant 5).
 struct WorkerPool::State {
-  State(Clock& c, size_t max) : clock(c), max_threads(max) {}
+  State(Clock& c, size_t max, size_t waiting) : clock(c), max_threads(max), max_waiting(waiting) {}
 
   Clock& clock;
   const size_t max_threads;
+  const size_t max_waiting;
 
   mutable std::mutex mutex;
   // The rest is guarded by mutex.
@@ -43,8 +44,10 @@ struct WorkerPool::State {
   std::condition_variable watch;     // the watcher
   std::condition_variable step_end;  // Remove()
   std::vector<pthread_t> threads;
+  std::vector<pthread_t> ended;  // to be joined; these touch nothing of this any more
   size_t idle = 0;     // waiting, or started and not there yet: will look for work by itself
-  size_t waiting = 0;  // in `work`
+  size_t in_work = 0;  // waiting in `work`
+  size_t away = 0;     // in a Waiting
   bool watched = false;
   int64_t watched_until_ms = Task::kIdle;
   bool stopping = false;
@@ -88,16 +91,23 @@ struct WorkerPool::State {
     const bool watch_wanted = !appointments.empty() && !watched;
     const size_t wanted = queued + (watch_wanted ? 1 : 0);
     if (wanted == 0) return;
-    if (wanted > idle && threads.size() < max_threads && StartThread() == 0) return;
-    if (waiting > 0) {
+    if (wanted > idle && threads.size() < allowed() && StartThread() == 0) return;
+    if (in_work > 0) {
       work.notify_one();
     } else if (watched && queued > 0) {
       watch.notify_one();
     }
   }
 
+  size_t allowed() const { return max_threads + std::min(away, max_waiting); }
+
+  void JoinEnded() {
+    for (const pthread_t thread : std::exchange(ended, {})) pthread_join(thread, nullptr);
+  }
+
   // 0 or an errno value.
   int StartThread() {
+    JoinEnded();
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, kStackBytes);
@@ -106,7 +116,8 @@ struct WorkerPool::State {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t thread;
-    threads.reserve(max_threads);
+    threads.reserve(max_threads + max_waiting);
+    ended.reserve(max_threads + max_waiting);
     const int result = pthread_create(&thread, &attributes, &WorkerPool::ThreadMain, this);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     pthread_attr_destroy(&attributes);
@@ -126,9 +137,9 @@ struct WorkerPool::State {
       watched = false;
       watched_until_ms = Task::kIdle;
     } else {
-      ++waiting;
+      ++in_work;
       work.wait(lock);
-      --waiting;
+      --in_work;
     }
     --idle;
   }
@@ -173,6 +184,11 @@ struct WorkerPool::State {
       QueueDue(clock.MonotonicMs());
       if (first) {
         RunFirst(lock);
+      } else if (threads.size() > allowed() && (watched || appointments.empty())) {
+        // Nobody joins what Stop() has not seen here: it takes the mutex after this.
+        std::erase_if(threads, [](pthread_t t) { return pthread_equal(t, pthread_self()) != 0; });
+        ended.push_back(pthread_self());
+        return;
       } else {
         Wait(lock);
       }
@@ -180,8 +196,8 @@ struct WorkerPool::State {
   }
 };
 
-WorkerPool::WorkerPool(Clock& clock, size_t max_threads)
-    : state_(new State(clock, std::max<size_t>(max_threads, 1))) {}
+WorkerPool::WorkerPool(Clock& clock, size_t max_threads, size_t max_waiting)
+    : state_(new State(clock, std::max<size_t>(max_threads, 1), max_waiting)) {}
 
 WorkerPool::~WorkerPool() {
   Stop();
@@ -267,6 +283,7 @@ void WorkerPool::Stop() {
     const std::lock_guard lock(s->mutex);
     s->stopping = true;
     threads.swap(s->threads);
+    s->JoinEnded();
     s->work.notify_all();
     s->watch.notify_all();
   }
@@ -277,6 +294,21 @@ void WorkerPool::ForgetThreads() {
   // Leaked: its mutex may be held and its condition variables have waiters, both by threads that
   // the child does not have; destroying either would hang (pthread_cond_destroy waits for waiters).
   state_.store(nullptr, std::memory_order_release);
+}
+
+WorkerPool::Waiting::Waiting() {
+  auto* const s = static_cast<State*>(current_pool);
+  if (!s) return;
+  const std::lock_guard lock(s->mutex);
+  ++s->away;
+  s->Call();
+}
+
+WorkerPool::Waiting::~Waiting() {
+  auto* const s = static_cast<State*>(current_pool);
+  if (!s) return;
+  const std::lock_guard lock(s->mutex);
+  --s->away;
 }
 
 bool WorkerPool::InStep() { return current_step != nullptr; }

@@ -12,6 +12,9 @@
 //   5. An appointment is kept even while other tasks block in their Step, as long as one of
 //      max_threads is free: a thread that takes work hands the watch over the appointments to
 //      another.
+//   7. A Step that waits for the network says so (WorkerPool::Waiting). Its thread does not count
+//      then, up to max_waiting: one store that hangs does not stop the tasks of another. A thread
+//      too many ends as soon as it has nothing to do.
 //   6. The threads take no signal of the host's, and are not there before the first task.
 #pragma once
 
@@ -55,7 +58,7 @@ class Task {
 
 class WorkerPool {
  public:
-  WorkerPool(Clock& clock, size_t max_threads);
+  WorkerPool(Clock& clock, size_t max_threads, size_t max_waiting = 0);
   ~WorkerPool();  // Stop()
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -79,6 +82,15 @@ class WorkerPool {
   // gives all of it up without a lock, a join or a destructor. From then on every call is a no-op
   // (Add fails).
   void ForgetThreads();
+
+  // For the scope of a call that may take long and needs no processor. Outside of a Step a no-op.
+  class Waiting {
+   public:
+    Waiting();
+    ~Waiting();
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+  };
 
   size_t thread_count() const;
   // Whether the calling thread is inside a Step, of whichever pool.

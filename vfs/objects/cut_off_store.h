@@ -52,6 +52,7 @@ class CutOffStore final : public ObjectStore {
     };
     if (cut_.load()) return given_up();
     const size_t step = WorkerPool::InStep() ? 1 : 0;
+    const WorkerPool::Waiting thread_is_free;
     waiting_.fetch_add(step);
     auto answer = ask();
     waiting_.fetch_sub(step);

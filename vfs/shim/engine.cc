@@ -26,6 +26,9 @@ namespace {
 
 // Two databases can wait in a put while two others capture; more databases share them.
 constexpr size_t kThreadsMax = 4;
+// Waiting in a store besides. A bound for what hangs, and for connections: one of these is a stack
+// of a few pages and a socket.
+constexpr size_t kWaitingMax = 64;
 // At process exit, for all databases together: an orchestrator that asked us to stop is waiting.
 constexpr int64_t kExitFlushMs = 2000;
 
@@ -70,7 +73,7 @@ Engine& Engine::Get() {
 Engine::Engine()
     : http_(SystemClock(), ProcessEnvironment(), "guildlite/" GUILDLITE_VERSION),
       stores_(SystemClock(), SystemRandom(), http_, ProcessEnvironment()),
-      pool_(SystemClock(), kThreadsMax),
+      pool_(SystemClock(), kThreadsMax, kWaitingMax),
       watch_([this](const std::string& wal_path) {
         for (const auto& [path, replicated] : All()) {
           if (path + "-wal" == wal_path) replicated.replicator->Poke();
