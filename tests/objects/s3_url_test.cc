@@ -194,5 +194,25 @@ TEST(S3Url, KnowsAws) {
   EXPECT_FALSE(IsAws(Complete("bucket?endpoint=https://localhost/.amazonaws.com")));
 }
 
+TEST(S3Url, OnePlaceHasOneNameHoweverItIsSpelled) {
+  const auto place = [](std::string_view rest) { return S3Place(Complete(rest)); };
+  const std::string b = place("bucket/a/b?endpoint=https://s3.example.com");
+  EXPECT_EQ(place("bucket/a/b/?endpoint=https://s3.example.com"), b);
+  EXPECT_EQ(place("bucket/a/%62?endpoint=https://s3.example.com/"), b);
+  EXPECT_EQ(place("bucket/a/b?endpoint=https://S3.Example.COM:443&path_style=false"), b);
+  EXPECT_EQ(place("bucket/a/b?endpoint=https://s3.example.com&region=eu-1&sse=AES256"), b);
+  EXPECT_NE(place("bucket/a/b?endpoint=http://s3.example.com"), b);
+  EXPECT_NE(place("bucket/a/b?endpoint=https://s3.example.com:8443"), b);
+  EXPECT_NE(place("bucket/a?endpoint=https://s3.example.com"), b);
+  EXPECT_NE(place("bucket/a/b?endpoint=https://s3.example.com/below"), b);
+  EXPECT_NE(place("other/a/b?endpoint=https://s3.example.com"), b);
+  EXPECT_NE(place("bucket/a/b"), b);
+  EXPECT_EQ(place("bucket/a/b?endpoint=http://localhost:80"),
+            place("bucket/a/b?endpoint=http://localhost"));
+  EXPECT_EQ(place("bucket/a/b?region=eu-central-1"), place("bucket/a/b"));
+  EXPECT_EQ(place("bucket/a/b?endpoint=https://s3.eu-central-1.amazonaws.com"),
+            place("bucket/a/b"));
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -257,6 +257,20 @@ TEST_F(ReplicationTest, ASecondDatabaseOfTheProcessMayNotShareAUrl) {
 }
 
 // However the url is spelled, and whoever asks: the first one's history stays whole.
+TEST_F(ReplicationTest, NorTheSameUrlSpelledOtherwiseAndNothingIsLeftOfTheTry) {
+  fs::create_directory(Path("stores"));
+  fs::create_directory_symlink(Path("stores"), Path("link"));
+  SqlProcess process;
+  Connection a = OpenStarted(process, Path("a.db"), Url("stores/one"));
+  Connection b = process.Open(Path("b.db"));
+  b.Ok("PRAGMA journal_mode=WAL; CREATE TABLE t(x)");
+  for (const std::string& url : {Url("stores/one/"), Url("link/one"), Url("stores/%6fne")}) {
+    EXPECT_THAT(b.Run("SELECT replication_start(?)", {url}), Fails("PREFIX_CLASH", SQLITE_CANTOPEN))
+        << url;
+  }
+  EXPECT_FALSE(fs::exists(Path("b.db-guildlite")));
+}
+
 TEST_F(ReplicationTest, AnotherDatabaseIsRefusedAUrlThatHoldsAHistory) {
   SqlProcess process, other;
   Connection a = StartedWith(process, 0);

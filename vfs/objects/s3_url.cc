@@ -222,4 +222,20 @@ std::string S3BaseUrl(const S3Url& url, std::string_view region) {
   return endpoint.substr(0, host) + url.bucket + "." + endpoint.substr(host);
 }
 
+std::string S3Place(const S3Url& complete) {
+  // A bucket's name is one bucket in all regions.
+  std::string server = IsAws(complete) ? "aws" : complete.endpoint;
+  const size_t host = server.find("://") + 3;
+  if (server != "aws") {
+    const size_t path = std::min(server.find('/', host), server.size());
+    std::transform(server.begin(), server.begin() + static_cast<ptrdiff_t>(path), server.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    const std::string_view port = server.starts_with("https") ? ":443" : ":80";
+    if (std::string_view(server).substr(0, path).ends_with(port)) {
+      server.erase(path - port.size(), port.size());
+    }
+  }
+  return server + "/" + complete.bucket + "/" + complete.prefix;
+}
+
 }  // namespace guildlite

@@ -49,4 +49,9 @@ bool IsAws(const S3Url& complete);
 // "http://localhost:9000/bucket". The region learned from AWS may be another one than url.region.
 std::string S3BaseUrl(const S3Url& url, std::string_view region);
 
+// Which objects are meant, however server and bucket are spelled: by their names' case, a port that
+// goes without saying, the bucket in the path or in the host, one of AWS's names. Not by address: a
+// server with two names is two.
+std::string S3Place(const S3Url& complete);
+
 }  // namespace guildlite

@@ -1,8 +1,10 @@
 #include "vfs/objects/stores.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "vfs/objects/local_store.h"
@@ -46,6 +48,21 @@ Result<std::unique_ptr<ObjectStore>> Stores::OpenS3(std::string_view rest, int64
         if (verdict.ok() && verdict->bare_etags) bucket.UseBareEtags();
         return verdict;
       }));
+}
+
+Result<std::string> Stores::Place(std::string_view url) const {
+  auto parsed = ParseStoreUrl(url);
+  if (!parsed.ok()) return parsed.status();
+  if (parsed->scheme == "s3") {
+    auto s3 = ParseS3Url(parsed->path);
+    if (!s3.ok()) return s3.status();
+    const auto complete = CompleteS3Url(std::move(*s3), environment_);
+    if (!complete.ok()) return complete.status();
+    return S3Place(*complete);
+  }
+  std::error_code error;
+  const auto path = std::filesystem::weakly_canonical(parsed->path, error);
+  return "file://" + (error ? parsed->path : path.string());
 }
 
 bool Stores::Wait(int64_t ms) {

@@ -33,6 +33,10 @@ class Stores {
   // (store_probe.h).
   Result<std::unique_ptr<ObjectStore>> Open(std::string_view url, int64_t patience_ms);
 
+  // Where a url leads, however it is spelled: equal for two urls whose objects would be the same.
+  // Asks the file system what is a symbolic link, and no server. BAD_URL.
+  Result<std::string> Place(std::string_view url) const;
+
   // The program is closing: nobody waits to ask a store again beyond this Clock::MonotonicMs().
   void CancelAt(int64_t monotonic_ms);
 

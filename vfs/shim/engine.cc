@@ -126,8 +126,12 @@ Status Engine::Refused(const std::string& path, const Status& why) {
 }
 
 Status Engine::CheckClash(const std::string& path, const std::string& url) {
+  const auto place = stores_.Place(url);
+  if (!place.ok()) return place.status();
   for (const auto& [other, replicated] : All()) {
-    if (other == path || replicated.replicator->options().url != url) continue;
+    if (other == path) continue;
+    const auto taken = stores_.Place(replicated.replicator->options().url);
+    if (!taken.ok() || *taken != *place) continue;
     return Status(Tag::kPrefixClash, path + " and " + other + " would both replicate to " + url +
                                          "; give each database its own url");
   }
@@ -468,7 +472,8 @@ Result<std::unique_ptr<ObjectStore>> Engine::OpenForReading(const std::string& u
 
 std::shared_ptr<Replicator> Engine::ShippingTo(const std::string& url) {
   for (const auto& [path, replicated] : All()) {
-    if (replicated.replicator->options().url == url) return replicated.replicator;
+    const auto shipped_to = stores_.Place(replicated.replicator->options().url);
+    if (shipped_to.ok() && *shipped_to == *place) return replicated.replicator;
   }
   return nullptr;
 }
@@ -480,6 +485,8 @@ void Engine::CloseAll() {
   http_.CancelAt(deadline);
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();
+  const auto place = stores_.Place(url);
+  if (!place.ok()) return nullptr;
     replicated.replicator->Close(left > 0 ? left : 1);
     LetGo(replicated.replicator);
   }
