@@ -163,6 +163,16 @@ Status Sidecar::ForgetState() {
   return Status::Ok();
 }
 
+void Sidecar::RemoveFolder() {
+  if (!ForgetState().ok()) return;
+  (void)RemoveFile(directory_ + "/cursor");
+  (void)RemoveFile(directory_ + "/pages");
+  (void)::rmdir(spool_directory().c_str());
+  (void)RemoveFile(directory_ + "/lock");
+  Unlock();
+  (void)::rmdir(directory_.c_str());
+}
+
 Status Sidecar::WriteLink(const WalLink& link) {
   std::string b;
   PutBig32(&b, link.salt1);

@@ -105,6 +105,9 @@ class Sidecar {
   Result<std::optional<SidecarState>> ReadState() const;  // nullopt: none or unreadable
   Status WriteState(const SidecarState& state);
   Status ForgetState();  // replication_stop: everything but the lock goes
+  // REQUIRES: locked(). The folder goes, with the lock, if nothing but what Lock() makes and
+  // ForgetState() forgets is in it.
+  void RemoveFolder();
 
   // REQUIRES: locked(). Thread-safe.
   Status WriteLink(const WalLink& link);

@@ -419,7 +419,19 @@ Result<Position> Engine::Start(sqlite3* db, const Options& options) {
     node->Remove();
     LetGo(found->replicator);
   }
-  GUILDLITE_RETURN_IF_ERROR(Replicate(*node, path, options, Asking::kStatement));
+  Sidecar sidecar(path + "-guildlite");
+  const bool had_sidecar = sidecar.Exists();
+  const auto leave_nothing = [&](const Status& why) {
+    // A claim that may have been made all the same must find its session here.
+    const bool certain = !why.retryable() && why.tag() != Tag::kTimeout;
+    if (!had_sidecar && (certain || !Remembered(path)) && sidecar.Lock().ok()) {
+      sidecar.RemoveFolder();
+    }
+  };
+  if (Status s = Replicate(*node, path, options, Asking::kStatement); !s.ok()) {
+    leave_nothing(s);
+    return s;
+  }
   auto started = Find(db);
   if (!started.ok()) return started.status();
   const Status settled = started->replicator->WaitSettled(options.open_wait_ms);
@@ -427,6 +439,7 @@ Result<Position> Engine::Start(sqlite3* db, const Options& options) {
     node->Remove();
     started->replicator->Close(0);
     LetGo(started->replicator);
+    leave_nothing(settled);
     return settled.Context("replicate " + path);
   }
   auto position = started->replicator->position();
