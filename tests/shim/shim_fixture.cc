@@ -10,6 +10,7 @@ namespace {
 const char* NameOf(DiscardReason reason) {
   switch (reason) {
     case DiscardReason::kReset:
+    case DiscardReason::kLoneReset:
       return "reset";
     case DiscardReason::kTruncate:
       return "truncate";

@@ -908,6 +908,31 @@ TEST_F(ReplicationTest, ExclusiveLockingModeFromTheBeginningNeedsNoHealAtAnOpen)
   }
 }
 
+// The EXCLUSIVE lock that this mode takes on a WAL database is no close.
+TEST_F(ReplicationTest, ExclusiveLockingModeOnARestoredCopyNeedsNoHeal) {
+  {
+    SqlProcess process;
+    Connection db = OpenStarted(process, Path("a.db"), Url());
+    db.Ok("CREATE TABLE t(x); INSERT INTO t VALUES (1); SELECT replication_sync()");
+  }
+  ASSERT_TRUE(RestoreTo(Path("copy.db"), Url()).ok());
+  SqlProcess process;
+  Connection db = OpenLoaded(process, Path("copy.db"));
+  db.Ok("PRAGMA locking_mode=EXCLUSIVE");
+  db.Ok("SELECT replication_start(?)", {Url()});
+  for (int i = 0; i < 5; ++i) db.Ok("INSERT INTO t VALUES (2)");
+  db.Ok("PRAGMA wal_checkpoint; INSERT INTO t VALUES (3)");
+  ExpectInStore(db, Url());
+  EXPECT_EQ(db.Text("SELECT state, heals FROM replication_status"), "replicating|0");
+  EXPECT_EQ(process.Log(), "");
+  // But one is, and what another journal mode writes is found.
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=DELETE"), "delete");
+  db.Ok("INSERT INTO t VALUES (4)");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+  db.Ok("INSERT INTO t VALUES (5)");
+  ExpectInStore(db, Url());
+}
+
 TEST_F(ReplicationTest, JournalModeMayChangeInExclusiveLockingMode) {
   SqlProcess process;
   Connection db = StartedWith(process, 1);

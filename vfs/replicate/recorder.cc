@@ -622,6 +622,12 @@ void Recorder::WalHeaderWriting(const WalHeader& header, bool exclusive) {
   if (!sidecar_.WriteLink(*link_).ok()) warning_ = "cannot write " + sidecar_.directory();
 }
 
+void Recorder::CloseAbandoned() {
+  const Guard guard(*this);
+  closing_.store(false, std::memory_order_relaxed);
+  closed_over_ = false;
+}
+
 void Recorder::LeavingExclusive() {
   if (!closing_.exchange(false, std::memory_order_relaxed)) return;
   // Still under the lock: whoever writes once it is gone writes in a later tick.

@@ -131,6 +131,8 @@ class Recorder {
   // `exclusive`: the connection takes no shm locks (locking_mode=EXCLUSIVE), so this is the only
   // gate.
   void WalHeaderWriting(const WalHeader& header, bool exclusive);
+  // What SecureForDiscard() took for a close was none, and its -wal goes on.
+  void CloseAbandoned();
   // The EXCLUSIVE lock ends. After a close whose gate was passed the file now holds what was
   // captured; waits until a later change of it cannot hide in the same tick of its clock.
   void LeavingExclusive();

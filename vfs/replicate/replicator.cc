@@ -21,6 +21,8 @@ namespace {
 constexpr int64_t kWriteWaitMs = 1000;
 // The gate: how long another thread may hold the capture mutex.
 constexpr int64_t kGateWaitMs = 50;
+// Where SQLite cannot append instead, but fails a COMMIT with BUSY.
+constexpr int64_t kLoneGateWaitMs = 5000;
 // Between two looks at the Steps that are still to end.
 constexpr int64_t kLeavePollMs = 5;
 // At the least, for Steps under way when there is nothing to flush.
@@ -1005,7 +1007,8 @@ bool Replicator::MayDiscardWal(DiscardReason reason) {
     return settled_.load() || unshipped_.load();
   }
   const bool closing = reason == DiscardReason::kClose;
-  const bool granted = recorder_->SecureForDiscard(kGateWaitMs, closing);
+  const int64_t wait_ms = reason == DiscardReason::kLoneReset ? kLoneGateWaitMs : kGateWaitMs;
+  const bool granted = recorder_->SecureForDiscard(wait_ms, closing);
   // An index on the heap goes with its WAL; what was last published says nothing any more.
   if (closing && granted) exclusive_.store(false);
   return granted;
@@ -1015,6 +1018,10 @@ void Replicator::CheckpointBegins() {
   if (!recording_.load(std::memory_order_acquire) || closed_.load()) return;
   gate_near_.store(true, std::memory_order_relaxed);
   Wake(capture_task_.get());
+}
+
+void Replicator::CloseAbandoned() {
+  if (recording_.load(std::memory_order_acquire)) recorder_->CloseAbandoned();
 }
 
 void Replicator::LeavingExclusive() {

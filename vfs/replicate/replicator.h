@@ -119,6 +119,7 @@ class Replicator final : public WalEvents {
   Status Committed(std::optional<uint32_t> exclusive_commit_frame) override;
   bool MayDiscardWal(DiscardReason reason) override;
   void CheckpointBegins() override;
+  void CloseAbandoned() override;
   void LeavingExclusive() override;
   void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
 

@@ -23,10 +23,12 @@ namespace guildlite {
 
 // Why WAL content is about to go.
 enum class DiscardReason {
-  kReset,     // READ1..4 exclusive: walRestartLog() or a RESTART/TRUNCATE checkpoint
-  kTruncate,  // xTruncate of the -wal below what was captured
-  kClose,     // EXCLUSIVE lock on a WAL database: last close or journal_mode change checkpoints and
-              // deletes without touching the shm locks
+  kReset,      // READ1..4 exclusive: walRestartLog() or a RESTART/TRUNCATE checkpoint
+  kLoneReset,  // the same in locking_mode=EXCLUSIVE, seen at the WAL header: a refusal fails a
+               // COMMIT
+  kTruncate,   // xTruncate of the -wal below what was captured
+  kClose,  // EXCLUSIVE lock on a WAL database: last close or journal_mode change checkpoints and
+           // deletes without touching the shm locks
 };
 
 class WalEvents {
@@ -63,6 +65,10 @@ class WalEvents {
 
   // False: the WAL holds something that could not be secured in time; the shim answers SQLITE_BUSY.
   virtual bool MayDiscardWal(DiscardReason reason) = 0;
+
+  // After a granted kClose the very -wal is written on: the EXCLUSIVE lock was asked for
+  // locking_mode=EXCLUSIVE (sqlite3PagerBegin()), and nobody else can have written since.
+  virtual void CloseAbandoned() {}
 
   // The database's EXCLUSIVE lock is about to be given up, after a close, a change of journal mode,
   // or locking_mode=EXCLUSIVE: until this returns nobody else can have written.

@@ -24,7 +24,7 @@
 namespace guildlite {
 namespace {
 
-// Two databases can wait in a put while two others capture; more databases share them.
+// At work at once, whatever the number of databases; more would not be quicker.
 constexpr size_t kThreadsMax = 4;
 // Waiting in a store besides. A bound for what hangs, and for connections: one of these is a stack
 // of a few pages and a socket.
@@ -484,6 +484,8 @@ Result<std::unique_ptr<ObjectStore>> Engine::OpenForReading(const std::string& u
 }
 
 std::shared_ptr<Replicator> Engine::ShippingTo(const std::string& url) {
+  const auto place = stores_.Place(url);
+  if (!place.ok()) return nullptr;
   for (const auto& [path, replicated] : All()) {
     const auto shipped_to = stores_.Place(replicated.replicator->options().url);
     if (shipped_to.ok() && *shipped_to == *place) return replicated.replicator;
@@ -498,8 +500,6 @@ void Engine::CloseAll() {
   http_.CancelAt(deadline);
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();
-  const auto place = stores_.Place(url);
-  if (!place.ok()) return nullptr;
     replicated.replicator->Close(left > 0 ? left : 1);
     LetGo(replicated.replicator);
   }

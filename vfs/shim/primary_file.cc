@@ -334,7 +334,11 @@ int MainFile::Lock(int level) {
   lock_level_ = std::max(lock_level_, level);
   if (level != SQLITE_LOCK_EXCLUSIVE || (wal_ == nullptr && region0_ == nullptr)) return code;
   WalEvents* const events = this->events();
-  if (events == nullptr || MayDiscard(*events, DiscardReason::kClose)) return code;
+  if (events == nullptr) return code;
+  if (MayDiscard(*events, DiscardReason::kClose)) {
+    if (wal_ != nullptr) wal_->close_granted_ = true;
+    return code;
+  }
   // sqlite3WalClose() of a connection in locking_mode=EXCLUSIVE asks for what it holds already.
   if (before < SQLITE_LOCK_EXCLUSIVE) Unlock(SQLITE_LOCK_SHARED);
   return SQLITE_BUSY;
@@ -561,6 +565,7 @@ int WalFile::Truncate(sqlite3_int64 size) {
 int WalFile::Write(const void* bytes, int size, sqlite3_int64 offset) {
   WalEvents* const events = this->events();
   if (events == nullptr) return base_->xWrite(real_, bytes, size, offset);
+  if (std::exchange(close_granted_, false)) Shielded([&] { events->CloseAbandoned(); });
   if (offset == 0 && size == kWalHeaderSize) return HeaderWrite(*events, bytes);
   const int code = Failed(base_->xWrite(real_, bytes, size, offset));
   if (code == SQLITE_OK && !main_->HoldsExclusive(kWriteLock)) SeeFrameBytes(bytes, size, offset);
@@ -580,7 +585,7 @@ int WalFile::HeaderWrite(WalEvents& events, const void* bytes) {
     sqlite3_int64 size = 0;
     const int code = base_->xFileSize(real_, &size);
     if (code != SQLITE_OK) return Failed(code);
-    if (size > 0 && !MayDiscard(events, DiscardReason::kReset)) return Failed(SQLITE_BUSY);
+    if (size > 0 && !MayDiscard(events, DiscardReason::kLoneReset)) return Failed(SQLITE_BUSY);
   }
   const auto* const header = static_cast<const std::byte*>(bytes);
   page_size_ = LoadBig32(header + 8);

@@ -183,6 +183,7 @@ class WalFile final : public WrappedFile {
   // The commit frame written last, if by a transaction without a shm WRITE lock; taken by
   // COMMIT_PHASETWO.
   std::optional<uint32_t> unlocked_commit_frame_;
+  bool close_granted_ = false;  // since the last write
 };
 
 // Our file among those that make up the main database of `db`, also below another shim; or null.
