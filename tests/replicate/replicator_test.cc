@@ -79,7 +79,8 @@ struct World {
       EXPECT_LE(entry.header.slot, next) << when;
       next = entry.header.last_slot.Next();
     }
-    EXPECT_EQ(Must(memory.List(kLogPrefix, "", 100'000)).back().key, LogKey(Slot(next.value - 1)))
+    // The last slots may be joined and deleted by now.
+    EXPECT_LE(Must(memory.List(kLogPrefix, "", 100'000)).back().key, LogKey(Slot(next.value - 1)))
         << when;
   }
 
