@@ -149,8 +149,7 @@ class Loop:
                        f"{db.execute('select replication_error()').fetchone()[0]}")
                 self.durable += waiting
                 waiting.clear()
-                if dice.random() < 0.3:
-                    self.restore_through_proxy()
+                self.restore_through_proxy()
         db.execute("select replication_sync(?)", (PATIENCE_MS,))
         self.durable += waiting
         heals, epoch, snapshots = db.execute(
