@@ -17,8 +17,12 @@ std::string MakePage(uint32_t page_size, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::string image;
   while (image.size() < page_size) {
-    image += "row " + std::to_string(random() % 100000) + " of guild " +
-             std::to_string(random() % 50) + ", member since " + std::to_string(random()) + ";";
+    // One after the other: what an expression evaluates first differs from machine to machine.
+    const uint64_t since = random();
+    const uint64_t guild = random() % 50;
+    const uint64_t row = random() % 100000;
+    image += "row " + std::to_string(row) + " of guild " + std::to_string(guild) +
+             ", member since " + std::to_string(since) + ";";
   }
   image.resize(page_size);
   return image;
