@@ -27,6 +27,7 @@ using testing::LogFixture;
 using testing::MakeTurbulent;
 
 constexpr int64_t kForEver = int64_t{1} << 60;
+constexpr int kNever = 1000;
 
 class CompactorTest : public ::testing::Test {
  protected:
@@ -44,6 +45,21 @@ class CompactorTest : public ::testing::Test {
     return Compactor(clock_, random_, store, dir_.path() + "/join", settings, [sweeper] {
       if (sweeper) sweeper->TombstonesSet();
     });
+  }
+  // `slots` more, of one commit each, with a snapshot after every so many of them.
+  static void Grow(LogFixture& log, uint64_t seed, int slots, int snapshot_every) {
+    std::mt19937_64 random(seed);
+    for (int i = 1; i <= slots; ++i) {
+      log.CommitRandom(random, 20);
+      log.Ship();
+      if (i % snapshot_every == 0) log.Snapshot();
+    }
+  }
+  // As the shipper does, with a copy for the compactor.
+  void Ship(LogFixture& log, Compactor& compactor) {
+    const Slot slot = log.next_slot();
+    log.Ship();
+    (void)compactor.Shipped(slot, memory_.Get(LogKey(slot))->bytes);
   }
   Manifest Now() { return ReadManifest(memory_)->manifest; }
   std::set<std::string> Keys(std::string_view prefix = "") {
@@ -146,17 +162,13 @@ TEST_F(CompactorTest, TheBucketStaysBoundedAndWhatIsKeptIsWhole) {
   for (int round = 0; round < 12; ++round) {
     for (int i = 0; i < 17; ++i) {
       log.CommitRandom(random);
-      const Slot slot = log.next_slot();
-      log.Ship();
-      (void)compactor.Shipped(slot, memory_.Get(LogKey(slot))->bytes);
+      Ship(log, compactor);
     }
     const std::string label = round == 3 ? "kept" : "";
     log.BeginScan();
     log.ScanPages(10);
     log.CommitRandom(random);
-    const Slot slot = log.next_slot();
-    log.Ship();
-    (void)compactor.Shipped(slot, memory_.Get(LogKey(slot))->bytes);
+    Ship(log, compactor);
     log.ScanPages();
     log.EndScan(label);
     compactor.SnapshotTaken();
@@ -195,12 +207,7 @@ TEST_F(CompactorTest, TheBucketStaysBoundedAndWhatIsKeptIsWhole) {
 // it does not wait as after an error.
 TEST_F(CompactorTest, ARetirementOvertakenByAnotherSwapIsMadeAnew) {
   LogFixture log(memory_, {.page_size = 512});
-  std::mt19937_64 random(11);
-  for (int i = 0; i < 4; ++i) {
-    log.CommitRandom(random);
-    log.Ship();
-    log.Snapshot();
-  }
+  Grow(log, 11, 4, 1);
   FaultStore store(memory_);
   int puts = 0;
   store.OnCall([&](const FaultStore::Call& call) {
@@ -282,14 +289,9 @@ TEST_F(CompactorTest, ARestoreBesideItIsRightOrRefused) {
   int restored = 0;
   for (uint64_t n = 1; n < 60; ++n) {
     MemoryStore memory;
-    std::mt19937_64 random(13);
     LogFixture log(memory, {.page_size = 512});
     log.Snapshot();
-    for (int i = 0; i < 24; ++i) {
-      log.CommitRandom(random, 20);
-      log.Ship();
-      if (i % 8 == 7) log.Snapshot();
-    }
+    Grow(log, 13, 24, 8);
     FaultStore store(memory);
     uint64_t calls = 0;
     store.OnCall([&](const FaultStore::Call&) {
@@ -322,13 +324,9 @@ TEST_F(CompactorTest, ARestoreBesideItIsRightOrRefused) {
 }
 
 TEST_F(CompactorTest, ADeposedOwnerChangesNothing) {
-  std::mt19937_64 random(5);
   LogFixture log(memory_, {.page_size = 512});
   log.Snapshot();
-  for (int i = 0; i < 20; ++i) {
-    log.CommitRandom(random);
-    log.Ship();
-  }
+  Grow(log, 5, 20, kNever);
   Compactor compactor = Make(memory_, {.join_slots = 5});
   compactor.Begin(Now(), log.next_slot());
   log.Fence();
@@ -342,13 +340,9 @@ TEST_F(CompactorTest, ADeposedOwnerChangesNothing) {
 
 // Deposed between the segments and the swap: they are nobody's, and the next owner sweeps them.
 TEST_F(CompactorTest, WhatADeposedOwnerUploadedIsSweptByTheNextEpochOnly) {
-  std::mt19937_64 random(5);
   LogFixture log(memory_, {.page_size = 512});
   log.Snapshot();
-  for (int i = 0; i < 20; ++i) {
-    log.CommitRandom(random);
-    log.Ship();
-  }
+  Grow(log, 5, 20, kNever);
   FaultStore store(memory_);
   store.OnCall([&](const FaultStore::Call& call) {
     if (call.kind == FaultStore::kPut && call.key == kManifestKey) log.Fence();
@@ -448,9 +442,7 @@ TEST_F(CompactorTest, ACopyThatWasWrittenOverIsNotJoined) {
   compactor.Begin(Now(), log.next_slot());
   for (int i = 0; i < 20; ++i) {
     log.CommitRandom(random);
-    const Slot slot = log.next_slot();
-    log.Ship();
-    (void)compactor.Shipped(slot, memory_.Get(LogKey(slot))->bytes);
+    Ship(log, compactor);
   }
   const std::string copy = dir_.path() + "/join";
   std::string bytes = *ReadWholeFile(copy);

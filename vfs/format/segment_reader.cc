@@ -791,15 +791,6 @@ Status DecodeBody(BodySource& source, const DecodeSettings& settings, BatchVisit
 
 namespace {
 
-// Wants nothing of the pages.
-class MetaVisitor : public BatchVisitor {
- public:
-  Status ReadBase(Pgno, std::span<std::byte>) override { return {Tag::kBadArgument, "no images"}; }
-  Status OnTransaction(const Transaction&) override { return Status::Ok(); }
-  Status OnPage(Pgno, uint64_t, Span) override { return Status::Ok(); }
-  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
-};
-
 class IndexVisitor final : public MetaVisitor {
  public:
   void OnBlock(const IndexEntry& block) override { index.push_back(block); }

@@ -62,6 +62,17 @@ class BatchVisitor {
   virtual bool Done() { return false; }
 };
 
+// Wants nothing of the pages: for bodies that are read without images.
+class MetaVisitor : public BatchVisitor {
+ public:
+  Status ReadBase(Pgno, std::span<std::byte>) override {
+    return Status(Tag::kChainBroken, "a base was asked for without images");
+  }
+  Status OnTransaction(const Transaction&) override { return Status::Ok(); }
+  Status OnPage(Pgno, uint64_t, std::span<const std::byte>) override { return Status::Ok(); }
+  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
+};
+
 struct DecodeSettings {
   uint32_t page_size = 0;  // 0: whatever the first batch says
   bool images = true;      // false: metas only, no base is read, nothing is decompressed but metas

@@ -15,16 +15,13 @@ namespace guildlite {
 namespace {
 
 // Collects what one batch says, without its images.
-class MetaVisitor : public BatchVisitor {
+class BatchMetas final : public MetaVisitor {
  public:
   using OnTransactionFn = std::function<void(const Transaction&)>;
   using OnPageFn = std::function<void(const Transaction&, const PageEntry&)>;
-  MetaVisitor(const OnTransactionFn* transaction, const OnPageFn* page)
+  BatchMetas(const OnTransactionFn* transaction, const OnPageFn* page)
       : transaction_(transaction), page_(page) {}
 
-  Status ReadBase(Pgno, std::span<std::byte>) override {
-    return Status(Tag::kChainBroken, "a batch's meta asked for a base");
-  }
   Status OnTransaction(const Transaction& t) override {
     last = t;
     if (transaction_) (*transaction_)(t);
@@ -34,7 +31,6 @@ class MetaVisitor : public BatchVisitor {
     if (page_) (*page_)(last, {pgno, hash});
     return Status::Ok();
   }
-  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
 
   Transaction last;
 
@@ -115,7 +111,7 @@ Result<Txid> Spool::Recover(Txid table, Txid acknowledged,
       }
       expected = summary.last_txid.value + 1;
       const bool apply = summary.last_txid > table;
-      MetaVisitor visitor(apply ? &transaction : nullptr, apply ? &page : nullptr);
+      BatchMetas visitor(apply ? &transaction : nullptr, apply ? &page : nullptr);
       FileSource source(*file, offset, summary.size);
       DecodeSettings settings;
       settings.page_size = summary.page_size;
