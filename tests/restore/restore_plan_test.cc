@@ -607,11 +607,36 @@ TEST(RestorePlan, ASnapshotWhoseLogIsRetiredIsAPointByItself) {
   s.manifest.horizon = s.manifest.floor = Slot(5);
   EXPECT_PLAN(s.Plan(AtTxid(4)), "1", 4, IsEmpty());
   EXPECT_PLAN(s.Plan(AtLabel("first")), "1", 4, IsEmpty());
-  EXPECT_PLAN(s.Plan(AtTime(8000)), "1", 4, IsEmpty());
+  EXPECT_PLAN(s.Plan(AtTime(4000)), "1", 4, IsEmpty());
   EXPECT_PLAN(s.Plan(At(s.PositionOf(1, 4))), "1", 4, IsEmpty());
   EXPECT_PLAN(s.Plan(Latest()), "2", 10, ElementsAre(Step(5, 10, 10)));
   ExpectFails(s.Plan(AtTxid(6)), Tag::kNoSuchPoint, "the nearest before is txid 4 ");
   ExpectFails(s.Plan(AtTxid(6)), Tag::kNoSuchPoint, "the nearest after is txid 9 ");
+}
+
+// Transactions 5 to 8 were committed after it, and nothing that is kept can bring them back.
+TEST(RestorePlan, ATimeWhoseLogIsRetiredIsNotAnsweredWithSomethingOlder) {
+  Sketch s = Plain();
+  s.manifest.horizon = s.manifest.floor = Slot(5);
+  for (const int64_t time_ms : {4001, 8000, 8999}) {
+    const auto plan = s.Plan(AtTime(time_ms));
+    ExpectFails(plan, Tag::kNoSuchPoint, "the nearest before is txid 4 ");
+    ExpectFails(plan, Tag::kNoSuchPoint, "the nearest after is txid 9 ");
+  }
+  EXPECT_PLAN(s.Plan(AtTime(9000)), "2", 9, IsEmpty());
+  ExpectFails(s.Plan(AtTime(3999)), Tag::kNoSuchPoint, "the nearest before is txid 0 ");
+}
+
+// The snapshot of transaction 6 says when transaction 5 ceased to be the newest.
+TEST(RestorePlan, ASnapshotWithoutItsLogHoldsUntilTheNextTransactionIfThatIsKnown) {
+  Sketch s;
+  s.Snapshot().Data(5).Snapshot().Data(6).Snapshot().Data(7);
+  s.manifest.horizon = s.manifest.floor = s.manifest.snapshots[2].first_slot;
+  EXPECT_PLAN(s.Plan(AtTime(5999)), "1", 5, IsEmpty());
+  EXPECT_PLAN(s.Plan(AtTime(6000)), "2", 6, IsEmpty());
+  ExpectFails(s.Plan(AtTime(4999)), Tag::kNoSuchPoint, "the nearest after is txid 5 ");
+  s.manifest.snapshots[2].usable_from = Txid(7);
+  ExpectFails(s.Plan(AtTime(5999)), Tag::kNoSuchPoint, "the nearest before is txid 5 ");
 }
 
 TEST(RestorePlan, ASnapshotWithoutItsLogIsNeverTheLatest) {

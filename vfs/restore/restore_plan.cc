@@ -257,16 +257,21 @@ class Points {
   bool Whole(const Run& run) const { return run.last == Header(run).last_txid; }
 
   // The point an object ends in, from its header. REQUIRES Whole(run).
-  Result<Point> End(const Run& run) const {
-    const ObjectHeader& h = Header(run);
-    Point p{.txid = h.last_txid,
-            .epoch = h.epoch,
-            .time_ms = h.time_ms,
-            .history_hash = h.history_hash,
-            .restorable = h.rolling_known && !run.in_heal,
-            .rolling_checksum = h.rolling_checksum,
-            .database_pages = h.database_pages};
-    if (Status s = Prove(run, &p); !s.ok()) return s;
+  Result<Point> End(const Run& run) const { return PointAt(run, run.last, Header(run)); }
+
+  // `state` after a txid of the run: a header's, or a transaction's.
+  template <class State>
+  Result<Point> PointAt(const Run& run, Txid txid, const State& state) const {
+    Point p{.txid = txid,
+            .epoch = Header(run).epoch,
+            .time_ms = state.time_ms,
+            .history_hash = state.history_hash,
+            .restorable = state.rolling_known && !run.in_heal,
+            .rolling_checksum = state.rolling_checksum,
+            .database_pages = state.database_pages};
+    if (txid == run.last) {
+      if (Status s = Prove(run, &p); !s.ok()) return s;
+    }
     ProveBySnapshot(run, &p);
     return p;
   }
@@ -287,18 +292,9 @@ class Points {
       if (t.txid != expected) return Broken(h.slot, "txids are not dense");
       expected = expected.Next();
       if (t.txid > last) continue;
-      Point p{.txid = t.txid,
-              .epoch = h.epoch,
-              .time_ms = t.time_ms,
-              .history_hash = t.history_hash,
-              .restorable = t.rolling_known && !run.in_heal,
-              .rolling_checksum = t.rolling_checksum,
-              .database_pages = t.database_pages};
-      if (t.txid == run.last) {
-        if (Status s = Prove(run, &p); !s.ok()) return s;
-      }
-      ProveBySnapshot(run, &p);
-      points.push_back(p);
+      const auto p = PointAt(run, t.txid, t);
+      if (!p.ok()) return p.status();
+      points.push_back(*p);
     }
     if (expected != h.last_txid.Next()) return Broken(h.slot, "transactions are missing");
     return points;
@@ -350,9 +346,31 @@ bool IsTarget(const SnapshotRecord& s, const RestoreTarget& target) {
   return target.kind == RestoreTarget::Kind::kLabel;
 }
 
-// " The oldest …": the points of snapshots around a txid or time that nothing kept can reach.
-std::string NearestSnapshots(const Manifest& m,
-                             const std::function<bool(const SnapshotRecord&)>& below) {
+// Whether the snapshot's own point is what was committed by then, as far as what is kept tells: the
+// log after it is gone, so only a snapshot of the very next transaction proves that nothing came
+// between. (Of transactions of the same millisecond it may be any.)
+bool IsStateAt(const Manifest& m, const SnapshotRecord& s, int64_t time_ms) {
+  return s.time_ms == time_ms ||
+         std::any_of(m.snapshots.begin(), m.snapshots.end(), [&](const SnapshotRecord& next) {
+           return next.usable_from == s.usable_from.Next() && next.time_ms > time_ms &&
+                  SurvivedItsEpoch(m, next);
+         });
+}
+
+// "; the nearest …": the points of snapshots around a target that nothing kept can reach.
+std::string NearestSnapshots(const Manifest& m, const RestoreTarget& target) {
+  const auto below = [&](const SnapshotRecord& s) {
+    switch (target.kind) {
+      case RestoreTarget::Kind::kTxid:
+        return s.usable_from <= target.txid;
+      case RestoreTarget::Kind::kPosition:
+        return s.usable_from <= target.position.txid;
+      case RestoreTarget::Kind::kTime:
+        return s.time_ms <= target.time_ms;
+      default:
+        return true;
+    }
+  };
   const SnapshotRecord* lower = nullptr;
   const SnapshotRecord* upper = nullptr;
   for (const SnapshotRecord& s : m.snapshots) {
@@ -664,7 +682,7 @@ Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const Restor
       choose([&](const auto& s) { return HasLog(m, s); });
       if (chosen.empty()) {
         return Status(Tag::kNoBackup, "the log of every snapshot is gone; by number there is" +
-                                          NearestSnapshots(m, [](const auto&) { return true; }));
+                                          NearestSnapshots(m, target));
       }
       break;
     case RestoreTarget::Kind::kTxid:
@@ -673,20 +691,19 @@ Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const Restor
         return s.usable_from <= target.txid;
       });
       if (chosen.empty()) {
-        return Status(Tag::kNoSuchPoint, "no restore point at " + target.ToString() +
-                                             NearestSnapshots(m, [&](const auto& s) {
-                                               return s.usable_from <= target.txid;
-                                             }));
+        return Status(Tag::kNoSuchPoint,
+                      "no restore point at " + target.ToString() + NearestSnapshots(m, target));
       }
       break;
     case RestoreTarget::Kind::kTime:
       choose([&](const auto& s) {
-        return s.time_ms <= target.time_ms && (HasLog(m, s) || SurvivedItsEpoch(m, s));
+        if (s.time_ms > target.time_ms) return false;
+        return HasLog(m, s) || (SurvivedItsEpoch(m, s) && IsStateAt(m, s, target.time_ms));
       });
       if (chosen.empty()) {
-        return Status(Tag::kNoSuchPoint,
-                      "no restore point at or before " + target.ToString() +
-                          NearestSnapshots(m, [](const auto&) { return false; }));
+        return Status(Tag::kNoSuchPoint, "no restore point at " + target.ToString() +
+                                             ": the log of that time is not kept" +
+                                             NearestSnapshots(m, target));
       }
       break;
     case RestoreTarget::Kind::kPosition: {
@@ -701,10 +718,8 @@ Result<std::vector<SnapshotRecord>> SnapshotsFor(const Manifest& m, const Restor
       choose(
           [&](const auto& s) { return s.epoch > p.epoch && s.usable_from == p.txid && Alone(s); });
       if (chosen.empty()) {
-        return Status(Tag::kNoSuchPoint, "no restore point at " + target.ToString() +
-                                             NearestSnapshots(m, [&](const auto& s) {
-                                               return s.usable_from <= p.txid;
-                                             }));
+        return Status(Tag::kNoSuchPoint,
+                      "no restore point at " + target.ToString() + NearestSnapshots(m, target));
       }
       break;
     }
@@ -726,10 +741,7 @@ Result<std::optional<RestorePlan>> PlanRestore(const Manifest& manifest,
 Status NoPlan(const Manifest& m, const RestoreTarget& target) {
   const std::string why = "no snapshot that is kept belongs to the history of " + target.ToString();
   if (target.kind == RestoreTarget::Kind::kPosition) return Status(Tag::kPositionLost, why);
-  return Status(Tag::kNoSuchPoint, why + NearestSnapshots(m, [&](const SnapshotRecord& s) {
-                                     return target.kind != RestoreTarget::Kind::kTxid ||
-                                            s.usable_from <= target.txid;
-                                   }));
+  return Status(Tag::kNoSuchPoint, why + NearestSnapshots(m, target));
 }
 
 }  // namespace guildlite
