@@ -73,6 +73,9 @@ class ObjectStore {
     }
     return Status::Ok();
   }
+  // How many Gets at a time a reader of many objects should have under way: 1 where an answer takes
+  // no time to speak of.
+  virtual size_t gets_at_once() const { return 1; }
   // The url without secrets, for messages.
   virtual std::string Describe() const = 0;
 };

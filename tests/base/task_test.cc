@@ -516,6 +516,37 @@ TEST(WorkerPool, ThreadsAreNamedAndTakeNoSignals) {
   EXPECT_EQ(sigismember(&before, SIGTERM), sigismember(&after, SIGTERM));
 }
 
+TEST(CallThreads, WorkInTheStepTheyAreStartedFromAndEndWithIt) {
+  HandClock clock;
+  WorkerPool pool(clock, 1);
+  std::array<const Task*, 3> steps{};
+  std::array<bool, 3> blocked{};
+  const Task* ours = nullptr;
+  TestTask task([&](int64_t) {
+    ours = WorkerPool::CurrentStep();
+    CallThreads threads;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      EXPECT_TRUE(threads.Start([&, i] {
+        steps[i] = WorkerPool::CurrentStep();
+        sigset_t mask;
+        pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+        blocked[i] = sigismember(&mask, SIGTERM) == 1;
+      }));
+    }
+    EXPECT_EQ(threads.size(), steps.size());
+    return Task::kIdle;
+  });
+  ASSERT_TRUE(pool.Add(&task).ok());
+  task.AwaitSteps(1);
+  pool.Remove(&task);
+  EXPECT_EQ(ours, &task);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_EQ(steps[i], &task);
+    EXPECT_TRUE(blocked[i]);
+  }
+  EXPECT_EQ(WorkerPool::CurrentStep(), nullptr);
+}
+
 // fork(2) copies a pool whose mutex is held and whose threads are gone.
 TEST(WorkerPool, IsInertInAForkedChild) {
   HandClock clock;

@@ -3,10 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/fault_store.h"
+#include "tests/support/round_store.h"
 #include "tests/support/sim_clock.h"
 #include "vfs/format/segment_writer.h"
 #include "vfs/objects/memory_store.h"
@@ -17,7 +23,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class Catalog : public ::testing::Test {
+class LogTest : public ::testing::Test {
  protected:
   static constexpr Lineage kLineage{77};
 
@@ -73,7 +79,14 @@ class Catalog : public ::testing::Test {
   std::vector<uint64_t> sizes_;
 };
 
-TEST_F(Catalog, FindsTheTipOfAnEmptyLog) {
+// Whatever number of slots is asked for at once.
+class Catalog : public LogTest, public ::testing::WithParamInterface<size_t> {
+ protected:
+  Catalog() { store_.set_gets_at_once(GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(GetsAtOnce, Catalog, ::testing::Values(1, 2, 3, 32));
+
+TEST_P(Catalog, FindsTheTipOfAnEmptyLog) {
   const auto walk = WalkLog(store_, Planned(), Slot(1));
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
   EXPECT_EQ(walk->next, Slot(1));
@@ -81,7 +94,7 @@ TEST_F(Catalog, FindsTheTipOfAnEmptyLog) {
   EXPECT_EQ(walk->manifest.manifest.lineage, kLineage);
 }
 
-TEST_F(Catalog, ReadsEverySlotToTheTip) {
+TEST_P(Catalog, ReadsEverySlotToTheTip) {
   FillTo(5);
   const auto walk = WalkLog(store_, Planned(), Slot(1));
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
@@ -94,11 +107,12 @@ TEST_F(Catalog, ReadsEverySlotToTheTip) {
     EXPECT_EQ(entry.size, sizes_[i]);
     EXPECT_EQ(entry.bytes.size(), sizes_[i]);
   }
-  EXPECT_EQ(store_.calls(FaultStore::kGet), 7u) << "5 slots, the 404, the manifest";
+  EXPECT_EQ(store_.calls(FaultStore::kGet), GetParam() == 2 ? 8u : 7u)
+      << "5 slots, the 404, the manifest; with two always under way slot 7";
   EXPECT_EQ(store_.calls(FaultStore::kList), 0u);
 }
 
-TEST_F(Catalog, GoesOnFromAKnownSlotAndItsHash) {
+TEST_P(Catalog, GoesOnFromAKnownSlotAndItsHash) {
   FillTo(5);
   const auto walk = WalkLog(store_, Planned(), Slot(4), {.previous_hash = hashes_[2]});
   ASSERT_TRUE(walk.ok()) << walk.status().ToString();
@@ -111,7 +125,7 @@ TEST_F(Catalog, GoesOnFromAKnownSlotAndItsHash) {
   EXPECT_THAT(forked.status().message(), HasSubstr(LogKey(Slot(4))));
 }
 
-TEST_F(Catalog, KeepsBytesWithinItsBudgetOnly) {
+TEST_P(Catalog, KeepsBytesWithinItsBudgetOnly) {
   FillTo(3);
   const auto walk = WalkLog(store_, Planned(), Slot(1), {.keep_bytes_max = sizes_[0] + sizes_[1]});
   ASSERT_TRUE(walk.ok());
@@ -125,7 +139,7 @@ TEST_F(Catalog, KeepsBytesWithinItsBudgetOnly) {
 }
 
 // H2: the owner retires slots between a reader's manifest and its 404.
-TEST_F(Catalog, A404BelowTheFloorIsNotTheTip) {
+TEST_P(Catalog, A404BelowTheFloorIsNotTheTip) {
   FillTo(5);
   store_.OnCall([&](const FaultStore::Call& call) {
     if (call.key == LogKey(Slot(3))) {
@@ -143,7 +157,7 @@ TEST_F(Catalog, A404BelowTheFloorIsNotTheTip) {
 
 // The same with the retirement between the 404 and the manifest's answer: a manifest read before
 // the 404 would have said floor 1.
-TEST_F(Catalog, ReadsTheManifestAfterThe404) {
+TEST_P(Catalog, ReadsTheManifestAfterThe404) {
   FillTo(2);
   bool missed = false;
   store_.OnCall([&](const FaultStore::Call& call) {
@@ -157,7 +171,7 @@ TEST_F(Catalog, ReadsTheManifestAfterThe404) {
   EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kNotFound);
 }
 
-TEST_F(Catalog, SlotsBelowTheFloorThatAreStillThereAreRead) {
+TEST_P(Catalog, SlotsBelowTheFloorThatAreStillThereAreRead) {
   FillTo(5);
   SetFloor(Slot(4));
   const auto walk = WalkLog(store_, Planned(), Slot(2));
@@ -167,7 +181,7 @@ TEST_F(Catalog, SlotsBelowTheFloorThatAreStillThereAreRead) {
   EXPECT_TRUE(WalkLog(store_, Planned(), Slot(6)).ok()) << "floor == the missing slot: the tip";
 }
 
-TEST_F(Catalog, EveryDamagedObjectBreaksTheChainByName) {
+TEST_P(Catalog, EveryDamagedObjectBreaksTheChainByName) {
   struct Case {
     const char* name;
     std::function<void(ObjectHeader&)> damage;
@@ -204,30 +218,82 @@ TEST_F(Catalog, EveryDamagedObjectBreaksTheChainByName) {
   EXPECT_TRUE(WalkLog(store_, Planned(), Slot(1)).ok());
 }
 
-TEST_F(Catalog, SlotOneFollowsNothing) {
+TEST_P(Catalog, SlotOneFollowsNothing) {
   Append(HeaderOf(Slot(1), 5));
   EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kChainBroken);
 }
 
-TEST_F(Catalog, AStoreThatWasReplacedIsNotTheTip) {
+TEST_P(Catalog, AStoreThatWasReplacedIsNotTheTip) {
   FillTo(2);
   EXPECT_EQ(WalkLog(store_, Planned(Lineage(1)), Slot(3)).status().tag(), Tag::kChainBroken);
   ASSERT_TRUE(memory_.Delete(kManifestKey).ok());
   EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kNotFound);
 }
 
-TEST_F(Catalog, AnyOtherErrorIsNeverTakenForTheTip) {
+TEST_P(Catalog, AnyOtherErrorIsNeverTakenForTheTip) {
   FillTo(3);
-  for (uint64_t n = 1; n <= 5; ++n) {
-    store_.Inject(FaultStore::kGet, n, n % 2 == 0 ? Fault::kFail : Fault::kDeny);
-    const auto walk = WalkLog(store_, Planned(), Slot(1));
-    ASSERT_FALSE(walk.ok()) << n;
-    EXPECT_EQ(walk.status().tag(), n % 2 == 0 ? Tag::kStoreUnreachable : Tag::kStoreDenied);
+  const std::string keys[] = {LogKey(Slot(1)), LogKey(Slot(2)), LogKey(Slot(3)), LogKey(Slot(4)),
+                              std::string(kManifestKey)};
+  for (const std::string& key : keys) {
+    for (const Fault fault : {Fault::kFail, Fault::kDeny}) {
+      store_.OnCall(
+          [&](const FaultStore::Call& call) { return call.key == key ? fault : Fault::kNone; });
+      const auto walk = WalkLog(store_, Planned(), Slot(1));
+      ASSERT_FALSE(walk.ok()) << key;
+      EXPECT_EQ(walk.status().tag(),
+                fault == Fault::kFail ? Tag::kStoreUnreachable : Tag::kStoreDenied);
+    }
   }
+  store_.OnCall(nullptr);
   EXPECT_TRUE(WalkLog(store_, Planned(), Slot(1)).ok());
 }
 
-TEST_F(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {
+TEST_P(Catalog, AnErrorBeyondTheTipMattersOnlyToWhoLooksThere) {
+  FillTo(3);
+  store_.OnCall([&](const FaultStore::Call& call) {
+    return call.key == LogKey(Slot(5)) ? Fault::kDeny : Fault::kNone;
+  });
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1))->next, Slot(4));
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1), {.look_beyond = true}).status().tag(),
+            Tag::kStoreDenied);
+}
+
+TEST_P(Catalog, StopsBeforeTheSlotItIsTold) {
+  FillTo(9);
+  store_.OnCall([&](const FaultStore::Call& call) {
+    EXPECT_LT(call.key, LogKey(Slot(7))) << "nor asks for it";
+    return Fault::kNone;
+  });
+  const auto walk = WalkLog(store_, Planned(), Slot(2), {.until = Slot(7)});
+  ASSERT_TRUE(walk.ok()) << walk.status().ToString();
+  EXPECT_EQ(walk->entries.size(), 5u);
+  EXPECT_EQ(walk->next, Slot(7));
+}
+
+// A slot is written only once the one before it is there.
+TEST_P(Catalog, WhoLooksBeyondTheTipSeesAHole) {
+  FillTo(9);
+  for (uint64_t lost = 2; lost <= 8; ++lost) {
+    const std::string key = LogKey(Slot(lost));
+    const std::string object = memory_.Get(key)->bytes;
+    ASSERT_TRUE(memory_.Delete(key).ok());
+    const auto walk = WalkLog(store_, Planned(), Slot(1), {.look_beyond = true});
+    ASSERT_TRUE(walk.ok()) << walk.status().ToString();
+    EXPECT_EQ(walk->next, Slot(lost));
+    EXPECT_EQ(walk->beyond, Slot(lost + 1));
+    const auto others = WalkLog(store_, Planned(), Slot(1));
+    if (others.ok()) {
+      EXPECT_EQ(others->next, Slot(lost));
+    } else {
+      EXPECT_EQ(others.status().tag(), Tag::kChainBroken);
+      EXPECT_THAT(others.status().message(), HasSubstr(key + ": missing"));
+    }
+    ASSERT_TRUE(memory_.Put(key, object, PutCondition::Create()).ok());
+  }
+  EXPECT_FALSE(WalkLog(store_, Planned(), Slot(1), {.look_beyond = true})->beyond);
+}
+
+TEST_P(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {
   for (const uint64_t parts : {0u, 3u, 30u, 60u, 500u}) {
     ObjectHeader header = HeaderOf(Slot(1), 0);
     header.kind = ObjectKind::kSnapshot;
@@ -242,6 +308,152 @@ TEST_F(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {
     EXPECT_EQ(*read, header);
   }
   EXPECT_EQ(ReadHeader(memory_, "snapshot/none").status().tag(), Tag::kNotFound);
+}
+
+// ---- Slots that are asked for ahead of their turn ----------------------------------------------
+
+class ReadingAhead : public LogTest {
+ protected:
+  // As FaultStore, with a word after the answer.
+  class Interrupted : public FaultStore {
+   public:
+    using FaultStore::FaultStore;
+    std::function<void(std::string_view key)> after_get;
+    Result<StoredObject> Get(std::string_view key, std::optional<ByteRange> range) override {
+      auto answer = FaultStore::Get(key, range);
+      if (after_get) after_get(key);
+      return answer;
+    }
+  };
+};
+
+// Slots 7 to 10 are asked for at once; the writer comes between the answers to 7 and to the others.
+TEST_F(ReadingAhead, ASlotWrittenBetweenTwoAnswersIsReadAgainAndNoTip) {
+  FillTo(6);
+  Interrupted store(memory_);
+  store.set_gets_at_once(8);
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool written = false;
+  store.after_get = [&](std::string_view key) {
+    const std::lock_guard lock(mutex);
+    if (key != LogKey(Slot(7)) || written) return;
+    for (uint64_t i = 7; i <= 9; ++i) Append(HeaderOf(Slot(i), hashes_.back()));
+    written = true;
+    changed.notify_all();
+  };
+  store.OnCall([&](const FaultStore::Call& call) {
+    std::unique_lock lock(mutex);
+    const auto slot = ParseLogKey(call.key);
+    if (slot && *slot > Slot(7)) changed.wait(lock, [&] { return written; });
+    return Fault::kNone;
+  });
+  const auto walk = WalkLog(store, Planned(), Slot(1));
+  ASSERT_TRUE(walk.ok()) << walk.status().ToString();
+  EXPECT_EQ(walk->next, Slot(10)) << "with slots 8 and 9 there, slot 7 cannot be the tip";
+  EXPECT_EQ(walk->entries.size(), 9u);
+  EXPECT_EQ(walk->entries.back().object_hash, hashes_.back());
+  EXPECT_EQ(store.calls(FaultStore::kGet), 12u) << "10 slots, one of them twice, the manifest";
+}
+
+TEST_F(ReadingAhead, AHoleInTheMiddleOfARoundIsNoTip) {
+  FillTo(10);
+  ASSERT_TRUE(memory_.Delete(LogKey(Slot(8))).ok());
+  store_.set_gets_at_once(8);
+  const auto walk = WalkLog(store_, Planned(), Slot(1));
+  ASSERT_FALSE(walk.ok()) << "a FENCE in the hole would be answered with success";
+  EXPECT_EQ(walk.status().tag(), Tag::kChainBroken);
+  EXPECT_THAT(walk.status().message(),
+              HasSubstr(LogKey(Slot(8)) + ": missing, but there is " + LogKey(Slot(9))));
+}
+
+TEST_F(ReadingAhead, WhatIsRetiredBetweenTwoAnswersIsPlannedAgain) {
+  FillTo(12);
+  store_.set_gets_at_once(8);
+  std::once_flag once;
+  store_.OnCall([&](const FaultStore::Call& call) {
+    if (call.key == LogKey(Slot(8))) {
+      std::call_once(once, [&] {
+        SetFloor(Slot(10));
+        for (uint64_t i = 1; i < 10; ++i) EXPECT_TRUE(memory_.Delete(LogKey(Slot(i))).ok());
+      });
+    }
+    return Fault::kNone;
+  });
+  EXPECT_EQ(WalkLog(store_, Planned(), Slot(1)).status().tag(), Tag::kNotFound);
+}
+
+TEST_F(ReadingAhead, AsksForFewerSlotsBeyondTheTipThanItFinds) {
+  FillTo(70);
+  store_.set_gets_at_once(16);
+  for (uint64_t n = 0; n <= 70; ++n) {
+    const uint64_t before = store_.calls(FaultStore::kGet);
+    ASSERT_EQ(WalkLog(store_, Planned(), Slot(71 - n))->entries.size(), n);
+    const uint64_t asked = store_.calls(FaultStore::kGet) - before - 1;  // the manifest
+    EXPECT_LE(asked, n + 1 + std::min<uint64_t>(n * 2 / 3, 15)) << n;
+  }
+}
+
+TEST_F(ReadingAhead, AHundredSlotsTakeTheTimeOfFifteenAnswers) {
+  FillTo(100);
+  testing::RoundStore store(memory_, 16);
+  Result<LogWalk> walk = LogWalk();
+  std::thread reader([&] { walk = WalkLog(store, Planned(), Slot(1)); });
+  for (const size_t gets : {1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 16, 16, 16}) store.Round(gets);
+  store.Round(6);  // asked for with the last slots that were found
+  store.Round(1);  // the manifest
+  store.Open();
+  reader.join();
+  ASSERT_TRUE(walk.ok()) << walk.status().ToString();
+  EXPECT_EQ(walk->entries.size(), 100u);
+}
+
+// A writer and a sweeper at work at every request: an answer is dense, chained, and not older than
+// the log was at the beginning, or there is none.
+TEST_F(ReadingAhead, NoInterleavingMakesTheLogShorter) {
+  const uint64_t seed = TestSeed(1);
+  SCOPED_TRACE("GUILDLITE_TEST_SEED=" + std::to_string(seed));
+  SimRandom dice(seed);
+  FillTo(5);
+  uint64_t floor = 1;
+  std::mutex mutex;
+  store_.OnCall([&](const FaultStore::Call&) {
+    uint64_t yields;
+    {
+      const std::lock_guard lock(mutex);
+      for (uint64_t n = dice.OneIn(3) ? dice.Below(3) : 0; n > 0; --n) {
+        Append(HeaderOf(Slot(hashes_.size() + 1), hashes_.back()));
+      }
+      if (dice.OneIn(20)) {
+        const uint64_t retired = std::min(hashes_.size(), floor + dice.Below(20));
+        SetFloor(Slot(retired));
+        for (; floor < retired; ++floor) EXPECT_TRUE(memory_.Delete(LogKey(Slot(floor))).ok());
+      }
+      yields = dice.Below(4);
+    }
+    for (; yields > 0; --yields) std::this_thread::yield();
+    return Fault::kNone;
+  });
+  int whole = 0;
+  for (int i = 0; i < 200; ++i) {
+    store_.set_gets_at_once(1 + static_cast<size_t>(i) % 16);
+    const uint64_t from = floor;
+    const uint64_t tip = hashes_.size();
+    const auto manifest = ReadManifest(memory_);
+    const auto walk = WalkLog(store_, manifest->manifest, Slot(from));
+    if (!walk.ok()) {
+      EXPECT_EQ(walk.status().tag(), Tag::kNotFound) << walk.status().ToString();
+      continue;
+    }
+    ++whole;
+    EXPECT_GT(walk->next.value, tip);
+    for (size_t k = 0; k < walk->entries.size(); ++k) {
+      ASSERT_EQ(walk->entries[k].header.slot, Slot(from + k));
+      ASSERT_EQ(walk->entries[k].object_hash, hashes_[from + k - 1]);
+    }
+    EXPECT_EQ(walk->next, Slot(from + walk->entries.size()));
+  }
+  EXPECT_GT(whole, 0);
 }
 
 }  // namespace

@@ -72,6 +72,8 @@ TEST_F(Counted, HandsEverythingThroughAsItIs) {
   ASSERT_EQ(list->size(), 1u);
   EXPECT_EQ(list->front().key, "l");
   EXPECT_EQ(store_->Describe(), faults_->Describe());
+  faults_->set_gets_at_once(7);
+  EXPECT_EQ(store_->gets_at_once(), 7u);
 }
 
 }  // namespace

@@ -270,7 +270,7 @@ TEST_F(CurlClientTest, WaitsForAConnectionOnlyWithinItsTimeout) {
   const Status status = Put(server.url(), "x", 50).status();
   EXPECT_EQ(status.tag(), Tag::kStoreUnreachable);
   EXPECT_TRUE(status.retryable());
-  EXPECT_THAT(status.message(), HasSubstr("all 16 connections are in use"));
+  EXPECT_THAT(status.message(), HasSubstr("all 40 connections are in use"));
   gate->Open();
   for (auto& one : held) EXPECT_TRUE(one.get());
   EXPECT_TRUE(Put(server.url(), "x").ok());

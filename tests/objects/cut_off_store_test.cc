@@ -34,6 +34,8 @@ TEST_F(CutOff, PassesEverythingOnBefore) {
   EXPECT_TRUE(store_->Delete("a").ok());
   EXPECT_EQ(store_->Get("a", std::nullopt).status().tag(), Tag::kNotFound);
   EXPECT_EQ(store_->Describe(), faults_->Describe());
+  faults_->set_gets_at_once(7);
+  EXPECT_EQ(store_->gets_at_once(), 7u);
 }
 
 TEST_F(CutOff, AsksNothingAfter) {

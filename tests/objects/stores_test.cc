@@ -12,6 +12,8 @@
 #include "tests/support/scripted_http.h"
 #include "tests/support/sim_clock.h"
 #include "tests/support/temp_dir.h"
+#include "vfs/objects/curl_client.h"
+#include "vfs/objects/s3_store.h"
 
 namespace guildlite {
 namespace {
@@ -59,6 +61,16 @@ TEST_F(StoresTest, OpenADirectory) {
   EXPECT_EQ(store->Describe(), "file://" + directory.File("a b"));
   EXPECT_EQ(stores.Open("file://relative", 0).status().tag(), Tag::kBadUrl);
   EXPECT_EQ(requests_, 0);
+}
+
+TEST_F(StoresTest, SayThatABucketGainsFromManyReadersAndADirectoryDoesNot) {
+  Stores stores(SystemClock(), random_, http_, Variables({{"AWS_REGION", "eu-west-3"}}));
+  for (const char* url : {"s3://bucket/a?endpoint=http://server:1", "s3://bucket/a"}) {
+    EXPECT_EQ(Open(stores, url)->gets_at_once(), S3Store::kGetsAtOnce) << url;
+  }
+  EXPECT_EQ(Open(stores, "file:///nowhere")->gets_at_once(), 1u);
+  EXPECT_GT(CurlClient::kConnectionsMax, S3Store::kGetsAtOnce)
+      << "a put need not wait for its turn";
 }
 
 TEST_F(StoresTest, ProbeAServerOncePerBucketAndProcess) {

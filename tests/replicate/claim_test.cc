@@ -655,5 +655,27 @@ TEST_F(ClaimTest, WhatAnUndoTookBackIsNotTheTip) {
   expect_tip(3);
 }
 
+// As from a bucket, where slots are asked for ahead of their turn.
+TEST_F(ClaimTest, ATakeoverOfAShortLogTakesNoMoreRequestsForReadingAhead) {
+  store_.set_gets_at_once(32);
+  StoreView view = First(store_);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  const uint64_t before = store_.calls(FaultStore::kAny);
+  const auto seen = LookAtStore(store_, std::nullopt);
+  ASSERT_TRUE(seen.ok());
+  ASSERT_TRUE(ClaimNext(store_, random_, clock_, *seen, kSecond).ok());
+  EXPECT_EQ(store_.calls(FaultStore::kAny) - before, 10u)
+      << "the manifest, three objects, the missing one, the manifest, and four to claim";
+}
+
+// A FENCE in a hole would be followed by slots of the old epoch.
+TEST_F(ClaimTest, AHoleThatIsSeenIsNotTakenOver) {
+  store_.set_gets_at_once(32);
+  StoreView view = First(store_);
+  for (int i = 0; i < 9; ++i) ASSERT_TRUE(Ship(store_, &view, kFirst.session).ok());
+  ASSERT_TRUE(memory_.Delete(LogKey(Slot(9))).ok());
+  EXPECT_EQ(LookAtStore(store_, std::nullopt).status().tag(), Tag::kChainBroken);
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -104,7 +104,7 @@ TEST(LogHistory, AsksAFewTimesHoweverLongTheLogIs) {
     auto history = HistoryInLog(store, {Slot(1), Slot()}, Txid(txid));
     ASSERT_TRUE(history.ok() && *history);
     EXPECT_EQ(**history, log.LivePoint(Txid(txid)).history_hash);
-    EXPECT_LT(store.calls(FaultStore::kGet) - before, 25u) << txid;
+    EXPECT_LT(store.calls(FaultStore::kGet) - before, 20u) << txid;
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "tests/support/fault_store.h"
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/format/segment_writer.h"
@@ -109,7 +110,9 @@ TEST_F(TableReplay, BringsAnOldTableToTheTipWhateverSlotItIsToldToStartFrom) {
   for (uint64_t from = 4; from <= next_.value + 2; ++from) {
     CapturedState state = old_state;
     PageTable table = old_table;
-    auto replayed = ReplayTable(store_, View(), Slot(from), &state, &table);
+    FaultStore store(store_);
+    store.set_gets_at_once(from % 3 * 4 + 1);
+    auto replayed = ReplayTable(store, View(), Slot(from), &state, &table);
     ASSERT_TRUE(replayed.ok()) << replayed.status().ToString();
     EXPECT_TRUE(*replayed) << from;
     EXPECT_EQ(state.txid, at_.txid);
@@ -157,6 +160,26 @@ TEST_F(TableReplay, IsRefusedWhenTheTipIsOfAnotherHistory) {
   auto replayed = ReplayTable(store_, view, Slot(3), &state, &table);
   ASSERT_TRUE(replayed.ok());
   EXPECT_FALSE(*replayed);
+}
+
+TEST_F(TableReplay, AnErrorIsAnErrorAndNoRefusal) {
+  for (int i = 0; i < 3; ++i) Ship();
+  const CapturedState old_state = at_;
+  const PageTable old_table = table_;
+  for (int i = 0; i < 9; ++i) Ship();
+  FaultStore store(store_);
+  for (const size_t at_once : {1, 8}) {
+    store.set_gets_at_once(at_once);
+    for (uint64_t slot = 5; slot < next_.value; ++slot) {
+      store.OnCall([&](const FaultStore::Call& call) {
+        return call.key == LogKey(Slot(slot)) ? Fault::kFail : Fault::kNone;
+      });
+      CapturedState state = old_state;
+      PageTable table = old_table;
+      const auto replayed = ReplayTable(store, View(), Slot(8), &state, &table);
+      EXPECT_EQ(replayed.status().tag(), Tag::kStoreUnreachable) << slot;
+    }
+  }
 }
 
 }  // namespace

@@ -14,7 +14,9 @@
 #include <random>
 #include <thread>
 
+#include "tests/support/fault_store.h"
 #include "tests/support/log_fixture.h"
+#include "tests/support/round_store.h"
 #include "tests/support/segment_spec.h"
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
@@ -86,10 +88,11 @@ class RestorerTest : public ::testing::Test {
     dir += "guildlite-restore-XXXXXX";
     directory_ = ::mkdtemp(dir.data());
     path_ = directory_ + "/app.db";
+    ahead_.set_gets_at_once(8);
   }
   ~RestorerTest() override { std::filesystem::remove_all(directory_); }
 
-  Result<RestoreReport> Restore(const RestoreTarget& target) { return Restore(store_, target); }
+  Result<RestoreReport> Restore(const RestoreTarget& target) { return Restore(*reads_, target); }
   Result<RestoreReport> Restore(ObjectStore& store, const RestoreTarget& target) {
     return guildlite::Restore(store, path_, target, settings_);
   }
@@ -114,7 +117,7 @@ class RestorerTest : public ::testing::Test {
     ASSERT_TRUE(RemoveFile(path_).ok());
   }
   void ExpectRestores(const RestoreTarget& target, const LogFixture::Point& point) {
-    ExpectRestores(store_, target, point);
+    ExpectRestores(*reads_, target, point);
   }
   void ExpectFails(const Result<RestoreReport>& report, Tag tag, const std::string& says) {
     ASSERT_FALSE(report.ok()) << "restored " << report->position.ToString();
@@ -159,6 +162,8 @@ class RestorerTest : public ::testing::Test {
   std::string directory_;
   std::string path_;
   MemoryStore store_;
+  FaultStore ahead_{store_};  // the same, read ahead
+  ObjectStore* reads_ = &store_;
   CountingRandom random_;
   RestoreSettings settings_{.random = &random_};
 };
@@ -194,6 +199,7 @@ TEST_P(RestorerOfSeed, BringsBackEveryPointOfATurbulentHistory) {
                           .block_pages_max = static_cast<uint32_t>(1 + dice(12)),
                           .part_bytes = dice(2) == 0 ? UINT64_MAX : 300});
   settings_.keep_bytes_max = dice(2) == 0 ? 0 : 2000;
+  if (dice(4) == 0) reads_ = &ahead_;
   MakeTurbulent(log, random, 60);
   ExpectAllPoints(log);
 }
@@ -418,7 +424,12 @@ TEST_F(DamagedStore, EveryMissingObjectIsNoticedAndNamed) {
   for (const std::string& key : keys_) {
     const std::string good = ObjectAt(key);
     ASSERT_TRUE(store_.Delete(key).ok());
-    const auto report = Restore(target);
+    ahead_.set_gets_at_once(8);
+    const Status ahead = Restore(ahead_, target).status();
+    (void)RemoveFile(path_);
+    ahead_.set_gets_at_once(1);
+    const auto report = Restore(ahead_, target);
+    EXPECT_EQ(ahead.ToString(), report.status().ToString()) << "with one request at a time";
     const auto slot = ParseLogKey(key);
     if ((slot && *slot > heal_end_) || key.starts_with("parts/00000002-")) {
       // The takeover and what it wrote: the target is certain without.
@@ -486,10 +497,9 @@ TEST_F(RestorerTest, ASlotThatIsMissingBeforeAnotherIsAHoleAndNoTip) {
   }
 }
 
-TEST_F(RestorerTest, WhatIsWrittenAfterTheWalkMakesNoHole) {
+TEST_F(RestorerTest, WhatIsWrittenBehindTheTipMakesNoHole) {
   LogFixture log(store_, {});
   log.Snapshot();
-  const LogFixture::Point then = log.points()[0];
   HookedStore hooked(store_);
   bool written = false;
   hooked.before = [&](std::string_view key) {
@@ -500,8 +510,43 @@ TEST_F(RestorerTest, WhatIsWrittenAfterTheWalkMakesNoHole) {
     }
     return Status::Ok();
   };
-  ExpectRestores(hooked, Latest(), then);
+  const auto report = Restore(hooked, Latest());
+  ASSERT_TRUE(report.ok()) << report.status().ToString();
   EXPECT_TRUE(written);
+  EXPECT_TRUE(*ReadWholeFile(path_) == log.points().back().file);
+}
+
+// 37 slots and a snapshot in parts, all of them to be read, and the slots twice.
+TEST_F(RestorerTest, TakesTheTimeOfAFewAnswers) {
+  LogFixture log(store_, {.part_bytes = 700});
+  LogFixture::Pages pages;
+  for (uint32_t n = 1; n <= 40; n++) pages.emplace_back(n, testing::MakePage(512, n));
+  log.Commit(pages, 40);
+  log.Ship();
+  const std::string key = log.Snapshot();
+  for (uint64_t i = 0; i < 37; i++) {
+    log.Commit({{1, testing::MakePage(512, 100 + i)}}, 40);
+    log.Ship();
+  }
+  const std::string snapshot = ObjectAt(key);
+  const size_t parts = OpenObject(snapshot, key)->header.parts.size();
+  ASSERT_GT(parts, 5u);
+  ASSERT_LE(parts, 16u);
+
+  settings_.keep_bytes_max = 0;
+  testing::RoundStore store(store_, 16);
+  Result<RestoreReport> report = RestoreReport();
+  std::thread reader([&] { report = Restore(store, Latest()); });
+  store.Round(1);  // the manifest
+  for (const size_t gets : {1, 1, 2, 2, 4, 4, 8, 8, 16, 7}) store.Round(gets);
+  store.Round(1);  // the manifest
+  store.Round(1);
+  store.Round(parts);
+  for (const size_t gets : {16, 16, 5}) store.Round(gets);
+  store.Open();
+  reader.join();
+  ASSERT_TRUE(report.ok()) << report.status().ToString();
+  EXPECT_TRUE(*ReadWholeFile(path_) == log.points().back().file);
 }
 
 TEST_F(RestorerTest, AWrongWholeDatabaseChecksumIsShownWithBothNumbers) {

@@ -9,6 +9,7 @@
 // made.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -48,6 +49,9 @@ class FaultStore : public ObjectStore {
   void SetOutage(Fault fault);
   // Asked first; kNone leaves it to the other two.
   void OnCall(std::function<Fault(const Call&)> hook);
+  // What gets_at_once() says from now on: 1 keeps a reader on its own thread, and its calls in
+  // order.
+  void set_gets_at_once(size_t n) { gets_at_once_ = n; }
   // Lets the requests held back arrive now, in order; their answers go nowhere.
   void DeliverHeld();
   size_t held() const;
@@ -61,6 +65,7 @@ class FaultStore : public ObjectStore {
   Result<std::vector<ListEntry>> List(std::string_view prefix, std::string_view start_after,
                                       size_t limit) override;
   Status Delete(std::string_view key) override;
+  size_t gets_at_once() const override { return gets_at_once_; }
   std::string Describe() const override { return "faulty " + base_.Describe(); }
 
  private:
@@ -68,6 +73,7 @@ class FaultStore : public ObjectStore {
   void Hold(std::function<void()> request);
 
   ObjectStore& base_;
+  std::atomic<size_t> gets_at_once_{1};
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   std::map<Kind, uint64_t> calls_;

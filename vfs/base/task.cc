@@ -26,6 +26,21 @@ constexpr int64_t kWatchMsMax = 24 * 3600 * 1000;
 thread_local const Task* current_step = nullptr;
 thread_local void* current_pool = nullptr;
 
+// 0 or an errno value.
+int StartQuietThread(void* (*body)(void*), void* argument, pthread_t* thread) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  // Blocked here and inherited: no signal can find the thread in between.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int result = pthread_create(thread, &attributes, body, argument);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return result;
+}
+
 }  // namespace
 
 // Waiting threads are of two kinds: at most one `watcher`, which waits for the earliest
@@ -108,19 +123,10 @@ struct WorkerPool::State {
   // 0 or an errno value.
   int StartThread() {
     JoinEnded();
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, kStackBytes);
-    // Blocked here and inherited: no signal can find the thread in between.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t thread;
     threads.reserve(max_threads + max_waiting);
     ended.reserve(max_threads + max_waiting);
-    const int result = pthread_create(&thread, &attributes, &WorkerPool::ThreadMain, this);
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    pthread_attr_destroy(&attributes);
+    const int result = StartQuietThread(&WorkerPool::ThreadMain, this, &thread);
     if (result != 0) return result;
     threads.push_back(thread);
     ++idle;
@@ -311,13 +317,45 @@ WorkerPool::Waiting::~Waiting() {
   --s->away;
 }
 
-bool WorkerPool::InStep() { return current_step != nullptr; }
+const Task* WorkerPool::CurrentStep() { return current_step; }
 
 size_t WorkerPool::thread_count() const {
   const State* const s = state_.load(std::memory_order_acquire);
   if (!s) return 0;
   const std::lock_guard lock(s->mutex);
   return s->threads.size();
+}
+
+namespace {
+
+struct CallThread {
+  const Task* step;
+  std::function<void()> body;
+};
+
+void* RunCallThread(void* argument) {
+  const std::unique_ptr<CallThread> thread(static_cast<CallThread*>(argument));
+  pthread_setname_np(pthread_self(), "guildlite");
+  current_step = thread->step;
+  thread->body();
+  current_step = nullptr;
+  return nullptr;
+}
+
+}  // namespace
+
+CallThreads::~CallThreads() {
+  for (const pthread_t thread : threads_) pthread_join(thread, nullptr);
+}
+
+bool CallThreads::Start(std::function<void()> body) {
+  auto argument = std::make_unique<CallThread>(CallThread{current_step, std::move(body)});
+  threads_.reserve(threads_.size() + 1);
+  pthread_t thread;
+  if (StartQuietThread(&RunCallThread, argument.get(), &thread) != 0) return false;
+  argument.release();
+  threads_.push_back(thread);
+  return true;
 }
 
 }  // namespace guildlite

@@ -1,5 +1,5 @@
 // Background work: a Task does a little per Step and says when it wants the next one; the
-// WorkerPool owns the threads that call it. Nothing else in the project starts a thread.
+// WorkerPool owns the threads that call it. CallThreads are the only others below the shim.
 //
 // Invariants:
 //   1. A task never runs on two threads at once, and never after Remove() returned.
@@ -18,12 +18,16 @@
 //   6. The threads take no signal of the host's, and are not there before the first task.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "guildlite/clock.h"
 #include "guildlite/status.h"
@@ -93,14 +97,32 @@ class WorkerPool {
   };
 
   size_t thread_count() const;
-  // Whether the calling thread is inside a Step, of whichever pool.
-  static bool InStep();
+  // The task in whose Step the calling thread is, of whichever pool; null outside of all.
+  static const Task* CurrentStep();
 
  private:
   struct State;
   static void* ThreadMain(void* state);
 
   std::atomic<State*> state_;  // null: forgotten
+};
+
+// Threads at the side of one call, which they do not outlive. They take no signal of the host's,
+// and what they do counts as done in the Step that the call is made from.
+class CallThreads {
+ public:
+  CallThreads() = default;
+  // Waits until all have returned.
+  ~CallThreads();
+  CallThreads(const CallThreads&) = delete;
+  CallThreads& operator=(const CallThreads&) = delete;
+
+  // False: no thread can be had. REQUIRES: one thread at a time.
+  bool Start(std::function<void()> body);
+  size_t size() const { return threads_.size(); }
+
+ private:
+  std::vector<pthread_t> threads_;
 };
 
 }  // namespace guildlite

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cassert>
+#include <deque>
 #include <utility>
 
 #include "vfs/format/segment_reader.h"
 #include "vfs/objects/object_key.h"
+#include "vfs/objects/read_ahead.h"
 
 namespace guildlite {
 namespace {
@@ -27,7 +29,7 @@ Status CheckPlace(const ObjectHeader& header, Lineage lineage, Slot slot,
   if (segment
           ? header.slot != segment->first_slot || header.last_slot != segment->last_slot ||
                 header.first_txid != segment->first_txid || header.last_txid != segment->last_txid
-          : header.slot != slot) {
+          : header.slot != slot || header.last_slot != slot) {
     return Broken(key, "made for slot " + std::to_string(header.slot.value) +
                            (segment ? " and on, not what the manifest names" : ""));
   }
@@ -49,6 +51,106 @@ const SegmentRecord* SegmentOver(const Manifest& manifest, Slot slot) {
   return &*after;
 }
 
+// The objects of the log in order, the next ones asked for ahead (invariant 3).
+class Slots {
+ public:
+  Slots(ObjectStore& store, const Manifest& planned, Slot from, const WalkSettings& settings)
+      : store_(store),
+        planned_(planned),
+        settings_(settings),
+        to_ask_(from),
+        ahead_(store, ReadAhead::End::kUnknown) {}
+
+  // What comes next: a slot's own object, or the segment that covers it.
+  struct Place {
+    Slot slot;
+    const SegmentRecord* segment = nullptr;
+    std::string key() const { return segment ? segment->key : LogKey(slot); }
+    Slot NextSlot() const { return segment ? segment->last_slot.Next() : slot.Next(); }
+  };
+  // nullopt: `until` is reached.
+  std::optional<Place> Next() {
+    while (answered_.empty() && (!settings_.until || to_ask_ < *settings_.until) && Ask()) {
+    }
+    if (asked_.empty()) return std::nullopt;
+    const Place place = asked_.front();
+    asked_.pop_front();
+    return place;
+  }
+
+  // The object that Next() named last. kNotFound: the log ends before it, or there is `beyond`.
+  Result<StoredObject> Read(const Place& place, std::optional<Slot>* beyond) {
+    auto object = Answer();
+    if (object.status().tag() != Tag::kNotFound) return object;
+    if (settings_.look_beyond && !settings_.until && asked_.empty()) Ask();
+    while (!ahead_.empty()) answered_.push_back(ahead_.Answer());
+    const auto seen = std::find_if(answered_.begin(), answered_.end(),
+                                   [](const auto& later) { return later.ok(); });
+    if (seen != answered_.end()) {
+      object = store_.Get(place.key());
+      if (object.status().tag() == Tag::kNotFound) {
+        *beyond = asked_[static_cast<size_t>(seen - answered_.begin())].slot;
+      }
+    } else if (settings_.look_beyond && !answered_.empty() &&
+               answered_.front().status().tag() != Tag::kNotFound) {
+      return answered_.front().status();
+    }
+    return object;
+  }
+
+ private:
+  bool Ask() {
+    const Place place{to_ask_, SegmentOver(planned_, to_ask_)};
+    std::optional<uint64_t> size;
+    if (place.segment) size = place.segment->bytes;
+    if (!ahead_.HasRoom(size.value_or(ReadAhead::kFirstBytes))) return false;
+    ahead_.Ask(place.key(), size);
+    asked_.push_back(place);
+    to_ask_ = place.NextSlot();
+    return true;
+  }
+  Result<StoredObject> Answer() {
+    if (answered_.empty()) return ahead_.Answer();
+    auto object = std::move(answered_.front());
+    answered_.pop_front();
+    return object;
+  }
+
+  ObjectStore& store_;
+  const Manifest& planned_;
+  const WalkSettings& settings_;
+  Slot to_ask_;
+  std::deque<Place> asked_;                    // and not come to Next() yet
+  std::deque<Result<StoredObject>> answered_;  // to the first of them
+  ReadAhead ahead_;
+};
+
+// Invariant 1: `missing` is where the walk found nothing.
+Status ConfirmTip(ObjectStore& store, const Manifest& planned, const std::string& missing,
+                  const WalkSettings& settings, LogWalk* walk) {
+  auto manifest = ReadManifest(store);  // begun after the 404
+  if (!manifest.ok()) return manifest.status();
+  if (manifest->manifest.lineage != planned.lineage) {
+    return Broken(kManifestKey, "of another lineage than the log that was being read");
+  }
+  if (manifest->manifest.floor > walk->next) {
+    if (!LogMoved(planned, manifest->manifest)) {
+      return Broken(missing, "missing, although the manifest keeps it");
+    }
+    return Status(Tag::kNotFound,
+                  missing +
+                      ": joined or retired meanwhile, the log's own objects now "
+                      "begin at slot " +
+                      std::to_string(manifest->manifest.floor.value),
+                  true);
+  }
+  if (walk->beyond && !settings.look_beyond) {
+    return Broken(missing, "missing, but there is " + LogKey(*walk->beyond) + " after it");
+  }
+  walk->manifest = *std::move(manifest);
+  return Status::Ok();
+}
+
 }  // namespace
 
 bool LogMoved(const Manifest& planned, const Manifest& now) {
@@ -66,29 +168,30 @@ Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& planned, Slot from,
   Epoch previous_epoch;
   uint64_t kept_bytes = 0;
   bool keeping = true;
-  Slot slot = from;
-  std::string missing;
-  while (!settings.until || slot < *settings.until) {
-    const SegmentRecord* const segment = SegmentOver(planned, slot);
-    LogEntry entry;
-    entry.key = segment ? segment->key : LogKey(slot);
-    auto object = store.Get(entry.key);
+
+  walk.next = from;
+  Slots slots(store, planned, from, settings);
+  while (const auto place = slots.Next()) {
+    const std::string key = place->key();
+    auto object = slots.Read(*place, &walk.beyond);
     if (object.status().tag() == Tag::kNotFound) {
-      missing = entry.key;
-      break;
+      GUILDLITE_RETURN_IF_ERROR(ConfirmTip(store, planned, key, settings, &walk));
+      return walk;
     }
     if (!object.ok()) return object.status();
-    const auto view = OpenObject(object->bytes, entry.key);
+    const auto view = OpenObject(object->bytes, key);
     if (!view.ok()) return view.status();
-    GUILDLITE_RETURN_IF_ERROR(
-        CheckPlace(view->header, lineage, slot, segment, previous_hash, previous_epoch, entry.key));
+    GUILDLITE_RETURN_IF_ERROR(CheckPlace(view->header, lineage, place->slot, place->segment,
+                                         previous_hash, previous_epoch, key));
+    LogEntry entry;
+    entry.key = key;
     entry.header = view->header;
     entry.object_hash = view->object_hash;
-    entry.follow_hash = segment ? segment->last_object_hash : view->object_hash;
+    entry.follow_hash = place->segment ? place->segment->last_object_hash : view->object_hash;
     entry.size = object->bytes.size();
     previous_hash = entry.follow_hash;
     previous_epoch = entry.header.epoch;
-    slot = entry.header.last_slot.Next();
+    walk.next = place->NextSlot();
 
     keeping = keeping && entry.size <= settings.keep_bytes_max - kept_bytes;
     if (keeping) {
@@ -97,26 +200,6 @@ Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& planned, Slot from,
     }
     walk.entries.push_back(std::move(entry));
   }
-  walk.next = slot;
-  if (missing.empty()) return walk;
-
-  auto manifest = ReadManifest(store);  // begun after the 404: invariant 1
-  if (!manifest.ok()) return manifest.status();
-  if (manifest->manifest.lineage != lineage) {
-    return Broken(kManifestKey, "of another lineage than the log that was being read");
-  }
-  if (manifest->manifest.floor > slot) {
-    if (!LogMoved(planned, manifest->manifest)) {
-      return Broken(missing, "missing, although the manifest keeps it");
-    }
-    return Status(Tag::kNotFound,
-                  missing +
-                      ": joined or retired meanwhile, the log's own objects now "
-                      "begin at slot " +
-                      std::to_string(manifest->manifest.floor.value),
-                  true);
-  }
-  walk.manifest = *std::move(manifest);
   return walk;
 }
 

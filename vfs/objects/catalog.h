@@ -7,6 +7,10 @@
 //      verified).
 //   2. Every object is whole, of this lineage, in its own place, names its predecessor by hash, and
 //      is of no older epoch than it. What is not is CHAIN_BROKEN and names the key.
+//   3. Slots are asked for ahead of their turn (read_ahead.h), but judged in order. A slot is
+//   written
+//      only once the one before it is there, so a 404 beside a later slot that was found is no tip:
+//      the slot is read again. Still missing, it was retired, or it is a hole.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +39,8 @@ struct LogWalk {
   std::vector<LogEntry> entries;
   Slot next;            // the first missing slot: the tip is next-1. With `until`: that
   ManifestAt manifest;  // as read after the 404; with `until` reached: empty
+  // With `look_beyond`: a slot after `next` that is there, so that `next` is a hole.
+  std::optional<Slot> beyond;
 };
 
 struct WalkSettings {
@@ -45,12 +51,16 @@ struct WalkSettings {
   uint64_t keep_bytes_max = 64 << 20;
   // Stop before this slot.
   std::optional<Slot> until;
+  // Ask for the slot after the missing one too, in any case; a hole is no error then. (A run of
+  // slots that are lost up to the last one looks like an older store.)
+  bool look_beyond = false;
 };
 
 // Follows the log of `manifest` (read before) from `from` (>= 1) to its tip: one GET per object,
-// the 404, one GET of the manifest. kNotFound: what was asked for was joined or retired meanwhile
-// (or the manifest is gone): read the manifest and plan again. CHAIN_BROKEN: a slot below the floor
-// is missing and the manifest does not say why.
+// the 404, one GET of the manifest, and what was asked for beyond the tip (fewer than there are
+// objects). kNotFound: what was asked for was joined or retired meanwhile (or the manifest
+// is gone): read the manifest and plan again. CHAIN_BROKEN: a slot below the floor, or before one
+// that was seen, is missing and the manifest does not say why.
 Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& manifest, Slot from,
                         const WalkSettings& settings = {});
 

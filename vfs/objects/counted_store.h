@@ -48,6 +48,7 @@ class CountedStore final : public ObjectStore {
     counts_.deletes.fetch_add(1);
     return store_->DeleteAll(keys);
   }
+  size_t gets_at_once() const override { return store_->gets_at_once(); }
   std::string Describe() const override { return store_->Describe(); }
 
  private:

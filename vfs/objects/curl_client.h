@@ -33,8 +33,9 @@ namespace guildlite {
 
 class CurlClient : public HttpClient {
  public:
-  // More than the pool has threads: restores run on the application's.
-  static constexpr size_t kConnectionsMax = 16;
+  // A read-ahead's (S3Store::kGetsAtOnce) and some more, so that what is shipped meanwhile need not
+  // wait for its turn.
+  static constexpr size_t kConnectionsMax = 40;
   // For name, TCP, proxy and TLS together; not more than the request's own timeout.
   static constexpr int64_t kConnectTimeoutMs = 10000;
   // Where distributions keep the machine's certificates.

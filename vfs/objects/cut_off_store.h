@@ -6,7 +6,9 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,9 +23,13 @@ class CutOffStore final : public ObjectStore {
   explicit CutOffStore(std::unique_ptr<ObjectStore> store) : store_(std::move(store)) {}
 
   void CutOff() { cut_.store(true); }
-  // How many Steps (vfs/base/task.h) are inside the other store. Threads of the application do not
-  // count: one of them is no sign that a Step has nothing left to do outside.
-  size_t waiting() const { return waiting_.load(); }
+  // How many Steps (vfs/base/task.h) are inside the other store, each once, whatever number of
+  // calls it has there. Threads of the application do not count: one of them is no sign that a Step
+  // has nothing left to do outside.
+  size_t waiting() const {
+    const std::lock_guard lock(mutex_);
+    return inside_.size();
+  }
 
   Result<std::string> Put(std::string_view key, std::string_view bytes,
                           const PutCondition& condition) override {
@@ -42,6 +48,7 @@ class CutOffStore final : public ObjectStore {
   Status DeleteAll(std::span<const std::string> keys) override {
     return Call(Tag::kOutcomeUnknown, [&] { return store_->DeleteAll(keys); });
   }
+  size_t gets_at_once() const override { return store_->gets_at_once(); }
   std::string Describe() const override { return store_->Describe(); }
 
  private:
@@ -51,18 +58,31 @@ class CutOffStore final : public ObjectStore {
       return Status(tag, store_->Describe() + " was given up: the database is closed", true);
     };
     if (cut_.load()) return given_up();
-    const size_t step = WorkerPool::InStep() ? 1 : 0;
+    const Task* const step = WorkerPool::CurrentStep();
     const WorkerPool::Waiting thread_is_free;
-    waiting_.fetch_add(step);
+    Enter(step);
     auto answer = ask();
-    waiting_.fetch_sub(step);
+    Leave(step);
     if (cut_.load()) return given_up();
     return answer;
   }
 
+  void Enter(const Task* step) {
+    if (!step) return;
+    const std::lock_guard lock(mutex_);
+    ++inside_[step];
+  }
+  void Leave(const Task* step) {
+    if (!step) return;
+    const std::lock_guard lock(mutex_);
+    const auto calls = inside_.find(step);
+    if (--calls->second == 0) inside_.erase(calls);
+  }
+
   const std::unique_ptr<ObjectStore> store_;
   std::atomic<bool> cut_{false};
-  std::atomic<size_t> waiting_{0};
+  mutable std::mutex mutex_;
+  std::map<const Task*, size_t> inside_;  // guarded by mutex_: calls under way of each Step
 };
 
 }  // namespace guildlite

@@ -61,6 +61,7 @@ class RetryingStore : public ObjectStore {
                                       size_t limit) override;
   Status Delete(std::string_view key) override;
   Status DeleteAll(std::span<const std::string> keys) override;
+  size_t gets_at_once() const override { return base_->gets_at_once(); }
   std::string Describe() const override { return base_->Describe(); }
 
  private:

@@ -85,6 +85,7 @@ class ProbedStore final : public ObjectStore {
   }
   Status Delete(std::string_view key) override { return base_->Delete(key); }
   Status DeleteAll(std::span<const std::string> keys) override { return base_->DeleteAll(keys); }
+  size_t gets_at_once() const override { return base_->gets_at_once(); }
   std::string Describe() const override { return base_->Describe(); }
 
  private:

@@ -1,6 +1,7 @@
 #include "vfs/restore/restorer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <memory>
@@ -15,6 +16,8 @@
 #include "vfs/base/file_io.h"
 #include "vfs/format/segment_reader.h"
 #include "vfs/objects/object_key.h"
+#include "vfs/objects/part_source.h"
+#include "vfs/objects/read_ahead.h"
 #include "vfs/restore/restore_file.h"
 
 namespace guildlite {
@@ -34,7 +37,8 @@ class CountingStore : public ObjectStore {
   uint64_t objects() const { return objects_; }
   uint64_t bytes() const { return bytes_; }
 
-  Result<StoredObject> Get(std::string_view key, std::optional<ByteRange> range) override {
+  Result<StoredObject> Get(std::string_view key,
+                           std::optional<ByteRange> range = std::nullopt) override {
     auto object = store_.Get(key, range);
     if (object.ok()) {
       objects_++;
@@ -51,76 +55,24 @@ class CountingStore : public ObjectStore {
     return store_.List(prefix, start_after, limit);
   }
   Status Delete(std::string_view key) override { return store_.Delete(key); }
+  size_t gets_at_once() const override { return store_.gets_at_once(); }
   std::string Describe() const override { return store_.Describe(); }
 
  private:
   ObjectStore& store_;
-  uint64_t objects_ = 0;
-  uint64_t bytes_ = 0;
-};
-
-// kNotFound stays: the caller decides whether that is damage.
-Result<Bytes> Fetch(ObjectStore& store, std::string_view key) {
-  auto object = store.Get(key);
-  if (object.ok()) return std::move(object->bytes);
-  if (object.status().tag() == Tag::kNotFound) {
-    return Status(Tag::kNotFound, std::string(key) + ": missing");
-  }
-  return object.status().Context("restore: read " + std::string(key));
-}
-
-// Parts, fetched one after the other and verified, then the inline body.
-class PartSource : public BodySource {
- public:
-  PartSource(ObjectStore& store, const ObjectView& object, std::string_view name)
-      : store_(store), object_(object), name_(name) {}
-
-  Result<std::span<const std::byte>> Next() override {
-    const std::vector<BodyPart>& parts = object_.header.parts;
-    while (next_ < parts.size()) {
-      const BodyPart& part = parts[next_++];
-      if (!IsValidKey(part.name)) {
-        return Broken(name_, "names a part \"" + part.name + "\", which is no key");
-      }
-      auto bytes = Fetch(store_, part.name);
-      if (!bytes.ok()) return bytes.status();
-      bytes_ = *std::move(bytes);
-      if (bytes_.size() != part.size) {
-        return Broken(part.name, "has " + std::to_string(bytes_.size()) + " bytes, " +
-                                     std::string(name_) + " says " + std::to_string(part.size));
-      }
-      if (Hash64(AsBytes(bytes_)) != part.hash) {
-        return Broken(part.name, "its bytes are not those " + std::string(name_) + " was made of");
-      }
-      if (!bytes_.empty()) return AsBytes(bytes_);
-    }
-    bytes_.clear();
-    return std::exchange(inline_body_, {});
-  }
-
- private:
-  ObjectStore& store_;
-  const ObjectView& object_;
-  const std::string_view name_;
-  size_t next_ = 0;
-  Bytes bytes_;
-  std::span<const std::byte> inline_body_ = object_.inline_body;
+  std::atomic<uint64_t> objects_{0};
+  std::atomic<uint64_t> bytes_{0};
 };
 
 // Collects what the metas of a body say.
-class TransactionList : public BatchVisitor {
+class TransactionList final : public MetaVisitor {
  public:
   std::vector<Transaction> Take() { return std::move(transactions_); }
 
-  Status ReadBase(Pgno, std::span<std::byte>) override {
-    return Status(Tag::kChainBroken, "a base was asked for without images");
-  }
   Status OnTransaction(const Transaction& t) override {
     transactions_.push_back(t);
     return Status::Ok();
   }
-  Status OnPage(Pgno, uint64_t, std::span<const std::byte>) override { return Status::Ok(); }
-  Status OnTransactionEnd(const Transaction&) override { return Status::Ok(); }
 
  private:
   std::vector<Transaction> transactions_;
@@ -257,25 +209,21 @@ class Restoration {
 
     for (const SnapshotRecord& snapshot : *snapshots) {
       LogWalk walk;
-      std::optional<Slot> beyond;
       if (const auto range = NeededLog(manifest, snapshot, target_)) {
         auto walked = WalkLog(store_, manifest, range->first,
                               {.previous_hash = {},
                                .keep_bytes_max = settings_.keep_bytes_max,
-                               .until = range->until});
+                               .until = range->until,
+                               .look_beyond = true});
         if (!walked.ok()) {
           if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
           return walked.status().Context("restore from " + store_.Describe());
         }
         walk = *std::move(walked);
-        if (!range->until) {
-          auto seen = SeenBeyond(walk.next);
-          if (!seen.ok()) return Missing(seen.status(), snapshot, manifest);
-          beyond = *seen;
-        }
       }
       const WalkedLog log{walk.entries,
-                          [this](const LogEntry& entry) { return TransactionsOf(entry); }, beyond};
+                          [this](const LogEntry& entry) { return TransactionsOf(entry); },
+                          walk.beyond};
       auto plan = PlanRestore(manifest, snapshot, log, target_);
       if (!plan.ok()) return Missing(plan.status(), snapshot, manifest);
       if (!*plan) continue;
@@ -284,23 +232,6 @@ class Restoration {
       return std::optional(*report);
     }
     return NoPlan(manifest, target_).Context("restore from " + store_.Describe());
-  }
-
-  // Whether the tip is one: the slot behind it is written only once the tip is acknowledged, so to
-  // see it without the tip proves that the tip was lost. (A run of slots that are lost up to the
-  // last one looks like an older store.)
-  Result<std::optional<Slot>> SeenBeyond(Slot tip) {
-    constexpr ByteRange kFirstByte{0, 1};
-    const auto behind = store_.Get(LogKey(tip.Next()), kFirstByte);
-    if (behind.status().tag() == Tag::kNotFound) return std::optional<Slot>();
-    if (!behind.ok()) return behind.status();
-    const auto again = store_.Get(LogKey(tip), kFirstByte);
-    if (again.ok()) return std::optional<Slot>();  // written since the walk
-    if (again.status().tag() != Tag::kNotFound) return again.status();
-    const auto now = ReadManifest(store_);
-    if (!now.ok()) return now.status();
-    if (now->manifest.floor > tip) return std::optional<Slot>();  // written and retired since
-    return std::optional(tip.Next());
   }
 
   // An object is gone: joined or retired under us, or lost (invariant 5). Other errors pass.
@@ -325,9 +256,11 @@ class Restoration {
   }
 
   Result<std::vector<Transaction>> TransactionsOf(const LogEntry& entry) {
-    Bytes refetched;
     const std::string& key = entry.key;
-    auto object = Open(entry, &refetched);
+    Result<Bytes> fetched(Bytes{});
+    if (entry.bytes.empty()) fetched = BytesOf(store_.Get(key), key);
+    if (!fetched.ok()) return fetched.status();
+    auto object = Open(entry, *fetched);
     if (!object.ok()) return object.status();
     PartSource source(store_, *object, key);
     TransactionList list;
@@ -336,19 +269,11 @@ class Restoration {
     return list.Take();
   }
 
-  // The object as it was walked; `refetched` owns its bytes if the walk did not keep them.
-  Result<ObjectView> Open(const LogEntry& entry, Bytes* refetched) {
-    const std::string& key = entry.key;
-    std::string_view bytes = entry.bytes;
-    if (bytes.empty()) {
-      auto fetched = Fetch(store_, key);
-      if (!fetched.ok()) return fetched.status();
-      *refetched = *std::move(fetched);
-      bytes = *refetched;
-    }
-    auto object = OpenObject(bytes, key);
+  // The object as it was walked; in `fetched` if the walk did not keep it.
+  static Result<ObjectView> Open(const LogEntry& entry, const Bytes& fetched) {
+    auto object = OpenObject(entry.bytes.empty() ? fetched : entry.bytes, entry.key);
     if (object.ok() && object->object_hash != entry.object_hash) {
-      return Broken(key, "is another object than a moment ago");
+      return Broken(entry.key, "is another object than a moment ago");
     }
     return object;
   }
@@ -356,12 +281,27 @@ class Restoration {
   Result<RestoreReport> Execute(RestorePlan plan, const LogWalk& walk) {
     Applier applier(file_, plan.snapshot);
     GUILDLITE_RETURN_IF_ERROR(ApplySnapshot(&plan, &applier));
-    for (const RestoreStep& step : plan.steps) {
+    const auto entry_of = [&](const RestoreStep& step) -> const LogEntry& {
       const auto entry =
           std::lower_bound(walk.entries.begin(), walk.entries.end(), step.slot,
                            [](const LogEntry& e, Slot slot) { return e.header.slot < slot; });
       assert(entry != walk.entries.end() && entry->header.slot == step.slot);
-      GUILDLITE_RETURN_IF_ERROR(ApplyStep(step, *entry, &applier));
+      return *entry;
+    };
+    ReadAhead ahead(store_, ReadAhead::End::kKnown);  // what the walk did not keep
+    auto to_ask = plan.steps.begin();
+    for (const RestoreStep& step : plan.steps) {
+      for (; to_ask != plan.steps.end(); ++to_ask) {
+        const LogEntry& later = entry_of(*to_ask);
+        if (!later.bytes.empty()) continue;
+        if (!ahead.HasRoom(later.size)) break;
+        ahead.Ask(later.key, later.size);
+      }
+      const LogEntry& entry = entry_of(step);
+      Result<Bytes> fetched(Bytes{});
+      if (entry.bytes.empty()) fetched = BytesOf(ahead.Answer(), entry.key);
+      if (!fetched.ok()) return fetched.status();
+      GUILDLITE_RETURN_IF_ERROR(ApplyStep(step, entry, *fetched, &applier));
     }
     if (applier.history_hash() != plan.history_hash ||
         applier.database_pages() != plan.database_pages) {
@@ -383,7 +323,7 @@ class Restoration {
 
   Status ApplySnapshot(RestorePlan* plan, Applier* applier) {
     const SnapshotRecord& record = plan->snapshot;
-    const auto bytes = Fetch(store_, record.key);
+    const auto bytes = BytesOf(store_.Get(record.key), record.key);
     if (!bytes.ok()) return bytes.status();
     const auto object = OpenObject(*bytes, record.key);
     if (!object.ok()) return object.status();
@@ -411,10 +351,10 @@ class Restoration {
     return Status::Ok();
   }
 
-  Status ApplyStep(const RestoreStep& step, const LogEntry& entry, Applier* applier) {
-    Bytes refetched;
+  Status ApplyStep(const RestoreStep& step, const LogEntry& entry, const Bytes& fetched,
+                   Applier* applier) {
     const std::string& key = entry.key;
-    auto object = Open(entry, &refetched);
+    auto object = Open(entry, fetched);
     if (!object.ok()) return object.status();
     if (step.first != entry.header.first_txid) {
       GUILDLITE_RETURN_IF_ERROR(SkipBatchesBefore(step.first, key, &*object));

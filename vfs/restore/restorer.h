@@ -12,8 +12,9 @@
 //      tip.
 //   3. A killed restore leaves only `.<name>.guildlite-restore-<hex>` beside the target, locked
 //      while in use; the next restore into that directory removes unlocked ones of the same name.
-//   4. Memory is bounded: one part, one block, the walk's budget. What the walk did not keep is
-//      fetched again and must have the hash it had.
+//   4. Memory is bounded: one part, one block, the walk's budget, and what is read ahead of its
+//   turn
+//      (read_ahead.h). What the walk did not keep is fetched again and must have the hash it had.
 //   5. An object that is gone is damage, unless a manifest read after that says it was retired:
 //      then the restore is planned anew (hazard H2), at most kPlanTriesMax times.
 //
