@@ -74,26 +74,49 @@ Result<std::vector<Row>> StatusRows(sqlite3* db, const std::optional<std::string
         s.last_error.empty() ? Value() : Time(s.last_error_ms),
         Token(replicated.verified),
         Time(replicated.verified_ms),
+        Text(s.owner),
+        Time(s.owner_since_ms),
+        s.owner.empty()
+            ? Value()
+            : Text(s.owner_read_ms == 0 ? "own claim"
+                                        : "manifest read at " + FormatTime(s.owner_read_ms)),
     };
     rows.insert(path == first ? rows.begin() : rows.end(), std::move(row));
   }
   return rows;
 }
 
-Result<std::vector<Row>> SnapshotRows(sqlite3* db, const std::optional<std::string>& url) {
-  std::string from = url.value_or("");
+// Of the url given, or else this connection's, which goes to `from`.
+Result<ManifestAt> ManifestOf(sqlite3* db, const std::optional<std::string>& url,
+                              std::string* from) {
+  *from = url.value_or("");
   if (!url) {
     auto known = Engine::Get().UrlOf(db);
     if (!known.ok()) return known.status();
-    from = *known;
+    *from = *known;
   }
-  auto store = Engine::Get().OpenForReading(from);
+  auto store = Engine::Get().OpenForReading(*from);
   if (!store.ok()) return store.status();
   auto manifest = ReadManifest(**store);
-  if (!manifest.ok()) {
-    if (manifest.status().tag() != Tag::kNotFound) return manifest.status();
+  if (manifest.status().tag() == Tag::kNotFound) {
     return Status(Tag::kNoBackup, (*store)->Describe() + " holds no backup (no manifest)");
   }
+  return manifest;
+}
+
+Result<std::vector<Row>> OwnerRows(sqlite3* db, const std::optional<std::string>& url) {
+  std::string from;
+  const auto manifest = ManifestOf(db, url, &from);
+  if (!manifest.ok()) return manifest.status();
+  const Manifest& m = manifest->manifest;
+  return std::vector<Row>{
+      {Text(m.owner), Time(m.claimed_ms), Time(m.released_ms), Number(m.epoch.value), Text(from)}};
+}
+
+Result<std::vector<Row>> SnapshotRows(sqlite3* db, const std::optional<std::string>& url) {
+  std::string from;
+  const auto manifest = ManifestOf(db, url, &from);
+  if (!manifest.ok()) return manifest.status();
   std::vector<Row> rows;
   for (const SnapshotRecord& s : manifest->manifest.snapshots) {
     const Position position{manifest->manifest.lineage, s.epoch, s.usable_from,
@@ -112,12 +135,16 @@ constexpr Definition kTables[] = {
      " lists INT, deletes INT, bytes_sent INT, snapshots INT, heals INT, scanned_pages INT,"
      " scan_pages INT, pages INT, pages_without_base INT, gate_helped INT, gate_refused INT,"
      " chain_breaks INT, wal_reset_guard INT, last_error TEXT, last_error_time TEXT,"
-     " verified_position TEXT, verified_time TEXT)",
+     " verified_position TEXT, verified_time TEXT, owner TEXT, owner_since TEXT,"
+     " owner_known TEXT)",
      -1, StatusRows},
     {"snapshot_list",
      "CREATE TABLE x(position TEXT, txid INT, time TEXT, label TEXT, bytes INT,"
      " database_bytes INT, url TEXT HIDDEN)",
      6, SnapshotRows},
+    {"replication_owner",
+     "CREATE TABLE x(owner TEXT, since TEXT, released TEXT, epoch INT, url TEXT HIDDEN)", 4,
+     OwnerRows},
 };
 
 struct Table : sqlite3_vtab {

@@ -32,6 +32,8 @@ Manifest Full() {
   m.epoch = Epoch(3);
   m.session = Session(UINT64_MAX);
   m.owner = "host \"a\" \xc3\xbc (pid 7)";
+  m.claimed_ms = 1'700'000'000'000;
+  m.released_ms = 1'700'000'000'001;
   m.floor = Slot(100);
   m.horizon = Slot(7);
   m.past_epochs = {{Epoch(1), Txid(10), 11, Slot(12), ""}, {Epoch(2), Txid(10), 11, Slot(15), ""}};
@@ -102,6 +104,17 @@ TEST(Manifest, IsWhatTheFormatSays) {
 )");
 }
 
+TEST(Manifest, TellsItsClaimAsTheFormatSays) {
+  Manifest m;
+  m.claimed_ms = 0x18bcfe56800;
+  EXPECT_THAT(m.Encode(), HasSubstr(R"(
+ "claim_epoch": 1,
+ "claimed_ms": "0000018bcfe56800",
+ "epoch": 1,)"));
+  EXPECT_THAT(m.Encode(), HasSubstr(R"(
+ "released_ms": "0000000000000000",)"));
+}
+
 TEST(Manifest, KeepsWhatANewerWriterAdded) {
   json root = json::parse(Full().Encode());
   root["invented"] = {{"a", {1, 2.5, nullptr}}};
@@ -117,6 +130,20 @@ TEST(Manifest, KeepsWhatANewerWriterAdded) {
   EXPECT_EQ(read->Encode(), Sealed(root));
 }
 
+// A writer that does not know these members keeps them when it claims the log.
+TEST(Manifest, ATimeOfAnEarlierClaimSaysNothingOfThisOne) {
+  json root = json::parse(Full().Encode());
+  EXPECT_EQ(root["claim_epoch"], 3);
+  root["claim_epoch"] = 2;
+  const auto read = Manifest::Decode(Sealed(root), "m");
+  ASSERT_TRUE(read.ok()) << read.status().ToString();
+  EXPECT_EQ(read->claimed_ms, 0);
+  EXPECT_EQ(read->released_ms, 0);
+  EXPECT_FALSE(read->released());
+  EXPECT_TRUE(Full().released());
+  EXPECT_EQ(read->unknown_json, "");
+}
+
 TEST(Manifest, SaysWhichMemberIsWrong) {
   struct Case {
     const char* path;
@@ -128,6 +155,9 @@ TEST(Manifest, SaysWhichMemberIsWrong) {
       {"/rev", "1", "'rev'"},
       {"/rev", "FEDCBA9876543210", "'rev'"},
       {"/rev", "0000000000000000", "rev is 0"},
+      {"/claim_epoch", "3", "'claim_epoch'"},
+      {"/claimed_ms", nullptr, "'claimed_ms'"},
+      {"/released_ms", 5, "'released_ms'"},
       {"/epoch", -1, "'epoch'"},
       {"/epoch", 1.0, "'epoch'"},
       {"/epoch", 4294967296u + 1ull, "'epoch'"},

@@ -403,6 +403,263 @@ TEST(Replicator, WhatIsCommittedWhileAClaimHangsIsARestorePointEach) {
 }
 
 // H4: nobody told us, and the WAL is gone.
+Manifest ManifestOf(ObjectStore& store) { return Must(ReadManifest(store)).manifest; }
+
+// Another machine: what is remembered beside the database is not there.
+void MoveAway(const World& w) { std::filesystem::remove_all(w.db.path() + "-guildlite"); }
+
+TEST(Replicator, AnOpenWithNothingNewTakesTwoRequestsAndItsCloseNone) {
+  World w;
+  std::mt19937_64 random(1);
+  w.ReplicatedAndClosed(random);
+  EXPECT_NE(ManifestOf(w.memory).released_ms, 0);
+  const uint64_t rev = ManifestOf(w.memory).rev;
+  const uint64_t before = w.store.calls(FaultStore::kAny);
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_TRUE(process->Disconnect());
+  EXPECT_EQ(w.store.calls(FaultStore::kAny) - before, 2u);
+  EXPECT_EQ(ManifestOf(w.memory).rev, rev);
+}
+
+TEST(Replicator, ATakeoverTakesTwelveRequestsAtMost) {
+  World w;
+  std::mt19937_64 random(1);
+  w.ReplicatedAndClosed(random);
+  MoveAway(w);
+  std::atomic<bool> settled = false;
+  std::atomic<int> calls = 0;
+  w.store.OnCall([&](const FaultStore::Call&) {
+    if (!settled) ++calls;
+    return Fault::kNone;
+  });
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  settled = true;
+  EXPECT_LE(calls, 12);
+  EXPECT_EQ(process->replicator->status().epoch, Epoch(2));
+}
+
+// A mark that the owner is away would mislead whoever waits for it: it goes once something ships,
+// though not for a program that is closed again at once.
+TEST(Replicator, AnOwnerThatCameBackTakesItsReleaseAway) {
+  World w;
+  std::mt19937_64 random(1);
+  w.ReplicatedAndClosed(random);
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_NE(ManifestOf(w.memory).released_ms, 0) << "nothing shipped so far";
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  while (ManifestOf(w.memory).released_ms != 0) std::this_thread::yield();
+  EXPECT_EQ(ManifestOf(w.memory).epoch, Epoch(1));
+  const uint64_t rev = ManifestOf(w.memory).rev;
+  ASSERT_TRUE(process->Disconnect());
+  EXPECT_NE(ManifestOf(w.memory).released_ms, 0);
+  EXPECT_EQ(ManifestOf(w.memory).rev, rev + 1) << "one swap a close";
+}
+
+TEST(Replicator, AReleaseThatFailsDoesNotHinderAClose) {
+  for (const Fault fault : {Fault::kFail, Fault::kDrop, Fault::kLoseReply, Fault::kHold}) {
+    World w;
+    std::mt19937_64 random(1);
+    auto process = w.Open(true);
+    ASSERT_TRUE(process->Settled().ok());
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok());
+    w.store.OnCall([&](const FaultStore::Call& call) {
+      return call.kind == FaultStore::kPut && call.key == kManifestKey ? fault : Fault::kNone;
+    });
+    EXPECT_TRUE(process->Disconnect());
+    EXPECT_EQ(process->AllWarnings(), "");
+    w.store.OnCall(nullptr);
+    auto next = w.Open(false);
+    ASSERT_TRUE(next->Settled().ok());
+    w.store.DeliverHeld();
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(next->Sync().ok());
+    EXPECT_EQ(next->replicator->status().epoch, Epoch(1));
+    w.ExpectLatest();
+  }
+}
+
+TEST(Replicator, AReleasedLogIsTakenOverAtOnce) {
+  for (const bool stopped : {false, true}) {
+    World w;
+    std::mt19937_64 random(1);
+    {
+      auto process = w.Open(true);
+      Must(process->Settled());
+      w.db.CommitRandom(random);
+      if (stopped) {
+        ASSERT_TRUE(process->replicator->Stop(20'000).ok());
+      } else {
+        Must(process->Sync());
+        ASSERT_TRUE(process->Disconnect());
+      }
+    }
+    if (!stopped) MoveAway(w);
+    Options options = FastOptions();
+    options.takeover_after_ms = 3'600'000;
+    auto process = w.Open(true, options);
+    ASSERT_TRUE(process->Settled().ok());
+    EXPECT_EQ(ManifestOf(w.memory).released_ms, 0);
+    EXPECT_EQ(ManifestOf(w.memory).epoch, Epoch(2));
+    w.db.CommitRandom(random);
+    ASSERT_TRUE(process->Sync().ok());
+    w.ExpectLatest();
+  }
+}
+
+// Neither does it go on unshipped: there is somebody who owns the log, and the store answers.
+TEST(Replicator, ATakeoverWaitsForTheReleaseAndWritesWithIt) {
+  World w;
+  std::mt19937_64 random(1);
+  w.Replicated(random);
+  MoveAway(w);
+  Options options = FastOptions();
+  options.takeover_after_ms = 3'600'000;
+  options.open_wait_ms = 20;
+  auto process = w.Open(true, options);
+  Status waiting;
+  while ((waiting = process->Settled(50)).tag() == Tag::kTimeout) {
+  }
+  EXPECT_EQ(waiting.tag(), Tag::kBusy);
+  EXPECT_THAT(waiting.message(), ::testing::HasSubstr("process rig, since 20"));
+  const uint64_t polls = w.store.calls(FaultStore::kAny);
+  while (w.store.calls(FaultStore::kAny) == polls) {
+    EXPECT_EQ(process->replicator->BeforeWriteLock().tag(), Tag::kBusy);
+    EXPECT_EQ(process->replicator->BeforeExclusiveWrite().tag(), Tag::kBusy);
+  }
+  const ReplicationStatus status = process->replicator->status();
+  EXPECT_EQ(status.state, ReplicationState::kStarting);
+  EXPECT_EQ(status.owner, "process rig");
+  EXPECT_NE(status.owner_read_ms, 0);
+  EXPECT_EQ(ManifestOf(w.memory).epoch, Epoch(1));
+  ASSERT_TRUE(UpdateManifest(w.memory, SystemRandom(), [](Manifest& m) {
+                m.released_ms = 1;
+                return Status::Ok();
+              }).ok());
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_EQ(process->replicator->status().owner_read_ms, 0) << "by its own claim";
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  w.ExpectLatest();
+}
+
+TEST(Replicator, ALogThatIsNotReleasedIsTakenOverInTheEnd) {
+  World w;
+  std::mt19937_64 random(1);
+  w.Replicated(random);
+  MoveAway(w);
+  Options options = FastOptions();
+  options.takeover_after_ms = 100;
+  const int64_t began_ms = SystemClock().MonotonicMs();
+  auto process = w.Open(true, options);
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_GE(SystemClock().MonotonicMs() - began_ms, 100);
+  EXPECT_EQ(ManifestOf(w.memory).epoch, Epoch(2));
+}
+
+TEST(Replicator, WhoeverIsFencedLearnsByWhom) {
+  World w;
+  std::mt19937_64 random(1);
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  EXPECT_EQ(process->replicator->status().owner, "process rig");
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  Must(ClaimNext(w.memory, SystemRandom(), SystemClock(), Must(LookAtStore(w.memory, std::nullopt)),
+                 {Session(77), "the thief"}));
+  w.db.CommitRandom(random);
+  EXPECT_EQ(process->Sync().tag(), Tag::kFenced);
+  while (process->replicator->status().owner != "the thief") std::this_thread::yield();
+  while (process->replicator->BeforeWriteLock().message().find("the thief, since 20") ==
+         std::string::npos) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(process->replicator->status().owner_since_ms, ManifestOf(w.memory).claimed_ms);
+  EXPECT_NE(process->replicator->status().owner_read_ms, 0);
+}
+
+TEST(Replicator, AStopEndsThoughTheReleaseHangs) {
+  World w;
+  std::mt19937_64 random(1);
+  std::latch release(1);
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  w.db.CommitRandom(random);
+  ASSERT_TRUE(process->Sync().ok());
+  w.store.OnCall([&](const FaultStore::Call& call) {
+    if (call.key == kManifestKey) release.wait();
+    return Fault::kNone;
+  });
+  EXPECT_TRUE(process->replicator->Stop(50).ok());
+  EXPECT_EQ(process->replicator->status().state, ReplicationState::kStopped);
+  release.count_down();
+  while (!process->replicator->gone()) std::this_thread::yield();
+  w.ExpectLatest();
+}
+
+// An exit while another thread's replication_stop() waits for the store.
+TEST(Replicator, ACloseDoesNotWaitForAStopThatHangs) {
+  World w;
+  std::mt19937_64 random(1);
+  std::latch inside(1), release(1);
+  auto process = w.Open(true);
+  ASSERT_TRUE(process->Settled().ok());
+  w.store.OnCall([&](const FaultStore::Call& call) {
+    if (IsLogPut(call)) {
+      inside.count_down();
+      release.wait();
+    }
+    return Fault::kNone;
+  });
+  w.db.CommitRandom(random);
+  inside.wait();
+  Status stopped;
+  std::thread stopping([&] { stopped = process->replicator->Stop(3'600'000); });
+  while (process->replicator->BeforeWriteLock().ok()) std::this_thread::yield();
+  process->replicator->Close(20);
+  EXPECT_NE(process->replicator->status().state, ReplicationState::kStopped);
+  w.store.OnCall(nullptr);
+  release.count_down();
+  stopping.join();
+  EXPECT_TRUE(stopped.ok()) << stopped.ToString();
+  w.ExpectLatest();
+}
+
+TEST(Replicator, AWaitForAnEarlierEpochsPositionEndsThoughTheStoreHangs) {
+  World w;
+  std::mt19937_64 random(1);
+  std::optional<Position> position;
+  {
+    auto process = w.Open(true);
+    Must(process->Settled());
+    w.db.CommitRandom(random);
+    position = process->replicator->position();
+    w.db.CommitRandom(random);
+    Must(process->Sync());
+  }
+  w.Reboot();
+  auto process = w.Open(false);
+  ASSERT_TRUE(process->Settled().ok());
+  ASSERT_TRUE(process->Sync().ok());
+  std::latch release(1);
+  w.store.OnCall([&](const FaultStore::Call& call) {
+    if (call.kind == FaultStore::kGet) release.wait();
+    return Fault::kNone;
+  });
+  for (const int64_t timeout_ms : {0, 30}) {
+    const auto waited = process->replicator->Wait(*position, timeout_ms);
+    ASSERT_TRUE(waited.ok()) << waited.status().ToString();
+    EXPECT_FALSE(*waited) << "not known";
+  }
+  release.count_down();
+  EXPECT_TRUE(Must(process->replicator->Wait(*position, 20'000)));
+  EXPECT_TRUE(Must(process->replicator->Wait(*position, 0))) << "known by now";
+}
+
 TEST(Replicator, WhatAStrangerWroteWhileClosedIsHealed) {
   World w;
   std::mt19937_64 random(testing::TestSeed());
@@ -575,7 +832,9 @@ TEST(Replicator, APositionOfAnEarlierProcessIsToldFromAForgedOne) {
   };
   const auto check = [&](Process& process) {
     for (Position p : positions) {
-      for (const int64_t timeout_ms : {0, 1000}) {
+      // Of an earlier epoch only the store knows: the first to ask waits for it, the second need
+      // not.
+      for (const int64_t timeout_ms : {20'000, 0}) {
         auto waited = process.replicator->Wait(p, timeout_ms);
         EXPECT_TRUE(waited.ok() && *waited) << p.ToString() << waited.status().ToString();
         Position forged = p;
@@ -607,7 +866,7 @@ TEST(Replicator, APositionOfAnEarlierProcessIsToldFromAForgedOne) {
   Position other = positions.back();
   other.epoch = Epoch(2);
   other.txid = Txid(1);
-  EXPECT_EQ(process->replicator->Wait(other, 0).status().tag(), Tag::kPositionLost)
+  EXPECT_EQ(process->replicator->Wait(other, 20'000).status().tag(), Tag::kPositionLost)
       << "the second epoch began later";
 }
 

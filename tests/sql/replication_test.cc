@@ -1133,6 +1133,27 @@ TEST_F(ReplicationTest, TwoCopiesOfTheFileAreHarmless) {
   ExpectInStore(db, Url());
 }
 
+// A rolling update: the new pod is there while the old one still writes. It restores only what the
+// old one has left, so nothing of that is missing and nobody is fenced.
+TEST_F(ReplicationTest, AHandOverWaitsForTheOldOwnersLastCommit) {
+  SqlProcess old_pod, new_pod;
+  Connection db = StartedWith(old_pod, 0);
+  fs::create_directory(Path("pod"));
+  Connection next = OpenLoaded(new_pod, Path("pod/a.db"));
+  next.Send("SELECT replication_start(?, ?)",
+            {Url(), std::string(R"({"restore":"if_missing","takeover_after_ms":3600000})")});
+  for (int i = 0; i < 5; ++i) db.Ok("INSERT INTO t(b) VALUES ('old'); SELECT replication_sync()");
+  db.Ok("INSERT INTO t(b) VALUES ('last')");
+  EXPECT_EQ(db.Close(), SQLITE_OK);
+  const Answer started = next.Receive();
+  ASSERT_TRUE(started.ok()) << started.message;
+  EXPECT_EQ(next.Text("SELECT count(*), max(b) FROM t"), "6|old");
+  EXPECT_EQ(next.Text("SELECT b FROM t ORDER BY id DESC LIMIT 1"), "last");
+  EXPECT_EQ(next.Number("SELECT epoch FROM replication_status"), 2);
+  next.Ok("INSERT INTO t(b) VALUES ('new')");
+  ExpectInStore(next, Url());
+}
+
 TEST_F(ReplicationTest, ASecondProcessThatLoadsWritesAlongAndTakesOverLater) {
   SqlProcess second;
   Connection other;

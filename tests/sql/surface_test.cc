@@ -415,7 +415,7 @@ TEST_F(SurfaceTest, ActionsAndReportsAreNotReachableFromTheSchema) {
     EXPECT_EQ(fired.code, SQLITE_ERROR) << call;
     db.Ok("DROP TRIGGER IF EXISTS r");
   }
-  for (const char* table : {"replication_status", "snapshot_list"}) {
+  for (const char* table : {"replication_owner", "replication_status", "snapshot_list"}) {
     db.Ok("CREATE VIEW v AS SELECT * FROM " + std::string(table));
     EXPECT_FALSE(db.Run("SELECT * FROM v").ok()) << table;
     db.Ok("DROP VIEW v");

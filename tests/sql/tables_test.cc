@@ -27,8 +27,28 @@ TEST_F(TablesTest, AreThereOnEveryConnectionOfTheProcess) {
   EXPECT_EQ(other.Text("SELECT database FROM replication_status"), Path("a.db"));
   EXPECT_EQ(other.Text("SELECT label FROM snapshot_list(?) WHERE label <> ''", {Url()}), "one");
   EXPECT_EQ(db.Text("SELECT name FROM pragma_module_list WHERE name IN"
-                    " ('replication_status', 'snapshot_list') ORDER BY name"),
-            "replication_status\nsnapshot_list");
+                    " ('replication_owner', 'replication_status', 'snapshot_list')"
+                    " ORDER BY name"),
+            "replication_owner\nreplication_status\nsnapshot_list");
+}
+
+// Of any url, whoever replicates it: from the manifest, as it is now.
+TEST_F(TablesTest, SayWhoOwnsALogAndSinceWhen) {
+  Connection db = Started();
+  Connection other = process_.Open(":memory:");
+  const std::string owner = db.Text("SELECT owner FROM replication_status");
+  EXPECT_THAT(owner, HasSubstr(" pid "));
+  EXPECT_EQ(db.Text("SELECT owner_known FROM replication_status"), "own claim");
+  EXPECT_EQ(db.Text("SELECT owner, since, released, epoch FROM replication_owner"),
+            db.Text("SELECT owner, owner_since, NULL, epoch FROM replication_status"));
+  EXPECT_EQ(db.Text("SELECT strftime('%s', 'now') - strftime('%s', since) BETWEEN 0 AND 600"
+                    " FROM replication_owner"),
+            "1");
+  EXPECT_EQ(other.Text("SELECT owner FROM replication_owner(?)", {Url()}), owner);
+  EXPECT_EQ(db.Close(), SQLITE_OK);
+  EXPECT_EQ(other.Text("SELECT released >= since FROM replication_owner(?)", {Url()}), "1");
+  EXPECT_THAT(other.Run("SELECT * FROM replication_owner(?)", {Url() + "-none"}),
+              Fails("NO_BACKUP", SQLITE_NOTFOUND));
 }
 
 TEST_F(TablesTest, SnapshotListTakesItsUrlAsSqlGivesArguments) {

@@ -9,6 +9,7 @@
 
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
+#include "vfs/base/time_text.h"
 #include "vfs/objects/object_key.h"
 
 namespace guildlite {
@@ -218,6 +219,7 @@ class Members {
     }
     return records;
   }
+  bool Has(const char* name) const { return object_.contains(name); }
   std::string Unknown() const {
     if (!error_.empty()) return {};
     json rest = json::object();
@@ -338,6 +340,7 @@ Status Manifest::Validate() const {
   if (epoch.value < 1) return Broken("epoch is 0");
   if (floor.value < 1) return Broken("floor is 0");
   if (horizon.value < 1 || horizon > floor) return Broken("horizon is not in 1..floor");
+  if (claimed_ms < 0 || released_ms < 0) return Broken("a time of the claim is negative");
   if (!IsText(owner)) return Broken("owner is no UTF-8 text of a few bytes");
   if (!IsUnknown(unknown_json)) return Broken("unknown_json is not an object");
 
@@ -394,7 +397,13 @@ Status Manifest::Validate() const {
 
 Status Manifest::CheckOwner(Epoch owned, Session by) const {
   if (epoch == owned && session == by) return Status::Ok();
-  return Status(Tag::kFenced, "another writer has taken over this log (" + owner + ")");
+  return Status(Tag::kFenced, "another writer has taken over this log (" + DescribeOwner() + ")");
+}
+
+std::string Manifest::DescribeOwner() const {
+  std::string text = owner.empty() ? "nobody named" : owner;
+  if (claimed_ms != 0) text += ", since " + FormatTime(claimed_ms);
+  return text;
 }
 
 bool SurvivedItsEpoch(const Manifest& manifest, const SnapshotRecord& snapshot) {
@@ -407,6 +416,11 @@ bool SurvivedItsEpoch(const Manifest& manifest, const SnapshotRecord& snapshot) 
 std::string Manifest::Encode() const {
   assert(Validate().ok());
   json out = KnownAndUnknown(unknown_json);
+  if (claimed_ms != 0 || released_ms != 0) {
+    out["claim_epoch"] = epoch.value;
+    out["claimed_ms"] = Hex16(static_cast<uint64_t>(claimed_ms));
+    out["released_ms"] = Hex16(static_cast<uint64_t>(released_ms));
+  }
   out["epoch"] = epoch.value;
   out["floor"] = Hex16(floor.value);
   out["format"] = format;
@@ -470,6 +484,15 @@ Result<Manifest> Manifest::Decode(std::string_view text, std::string_view name) 
   manifest.session = Session(members.Hex("session"));
   manifest.snapshots = members.Records("snapshots", &ReadSnapshot);
   manifest.tombstones = members.Records("tombstones", &ReadTombstone);
+  if (members.Has("claim_epoch") || members.Has("claimed_ms") || members.Has("released_ms")) {
+    const Epoch of(members.Number("claim_epoch"));
+    const int64_t claimed_ms = members.Time("claimed_ms");
+    const int64_t released_ms = members.Time("released_ms");
+    if (of == manifest.epoch) {
+      manifest.claimed_ms = claimed_ms;
+      manifest.released_ms = released_ms;
+    }
+  }
   manifest.unknown_json = members.Unknown();
   if (!members.error().empty()) {
     return Status(Tag::kChainBroken,

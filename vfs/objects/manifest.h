@@ -15,7 +15,9 @@
 //      below it in the segment that covers it, else in its own object, unless it is below the
 //      horizon too: there only FENCEs are sure, and what a kept snapshot needs to be restored as of
 //      its own point.
-//   7. Its second line holds the Hash64 of all that follows it, in every format: one wrong digit of
+//   7. claimed_ms and released_ms are written with the epoch they are of, and read only in that: an
+//      older version keeps them as members it does not know (5), through claims of its own too.
+//   8. Its second line holds the Hash64 of all that follows it, in every format: one wrong digit of
 //      a slot would otherwise make a restore end early, and be believed.
 //
 // Written as JSON, keys sorted, 64-bit numbers as fixed-width hex strings (JSON numbers lose bits).
@@ -102,8 +104,10 @@ struct Manifest {
   uint64_t nonce = 0;
   Lineage lineage;
   Epoch epoch{1};
-  Session session;    // owns the epoch
-  std::string owner;  // host name and pid, for people
+  Session session;          // owns the epoch
+  std::string owner;        // host name and pid, for people
+  int64_t claimed_ms = 0;   // when the epoch began, by its owner's clock; 0 = not known
+  int64_t released_ms = 0;  // when its owner had shipped all and left; 0 = it did not, or came back
   Slot floor{1};
   Slot horizon{1};
   std::vector<PastEpoch> past_epochs;
@@ -114,6 +118,10 @@ struct Manifest {
   bool operator==(const Manifest&) const = default;
 
   Status Validate() const;  // CHAIN_BROKEN
+  // Whether its owner has left it: a courtesy to whoever waits for that, never a proof.
+  bool released() const { return session == Session() || released_ms != 0; }
+  // "pod-0 pid 7, since 2026-11-23T15:00:00.000Z", for messages.
+  std::string DescribeOwner() const;
   // FENCED unless this epoch is still that session's.
   Status CheckOwner(Epoch owned, Session by) const;
   std::string Encode() const;  // REQUIRES Validate().ok()
@@ -125,7 +133,7 @@ struct Manifest {
 // then the newest history goes through it.
 bool SurvivedItsEpoch(const Manifest& manifest, const SnapshotRecord& snapshot);
 
-// Invariant 7 given to the text of a JSON object without `checksum`; "" where it is no object.
+// Invariant 8 given to the text of a JSON object without `checksum`; "" where it is no object.
 std::string SealManifest(std::string_view object);
 
 struct ManifestAt {

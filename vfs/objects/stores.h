@@ -37,12 +37,13 @@ class Stores {
   // Asks the file system what is a symbolic link, and no server. BAD_URL.
   Result<std::string> Place(std::string_view url) const;
 
+  // Waits that long; false at once when the program is closing.
+  bool Wait(int64_t ms);
   // The program is closing: nobody waits to ask a store again beyond this Clock::MonotonicMs().
   void CancelAt(int64_t monotonic_ms);
 
  private:
   Result<std::unique_ptr<ObjectStore>> OpenS3(std::string_view rest, int64_t patience_ms);
-  bool Wait(int64_t ms);
 
   Clock& clock_;
   Random& random_;

@@ -30,7 +30,7 @@ CapturedState StateOf(const ObjectHeader& h) {
 
 Status Fenced(const Manifest& m) {
   return Status(Tag::kFenced, "epoch " + std::to_string(m.epoch.value) +
-                                  " of this log belongs to another writer (" + m.owner +
+                                  " of this log belongs to another writer (" + m.DescribeOwner() +
                                   "); writes here would not be part of it");
 }
 
@@ -237,6 +237,7 @@ Result<StoreView> ClaimFirst(ObjectStore& store, Random& random, Clock& clock, L
   m.epoch = Epoch(1);
   m.session = claimant.session;
   m.owner = claimant.owner;
+  m.claimed_ms = clock.NowMs();
   m.floor = Slot(1);
   auto created = CreateManifest(store, m, random);
   if (created.status().tag() == Tag::kAlreadyExists) {
@@ -360,6 +361,8 @@ Result<StoreView> ClaimNext(ObjectStore& store, Random& random, Clock& clock, St
   next.epoch = next.epoch.Next();
   next.session = claimant.session;
   next.owner = claimant.owner;
+  next.claimed_ms = clock.NowMs();
+  next.released_ms = 0;
   auto swapped = SwapManifest(store, seen.manifest, next, random);
   if (const Tag tag = swapped.status().tag();
       tag == Tag::kPrecondition || tag == Tag::kOutcomeUnknown) {

@@ -10,7 +10,7 @@
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
 #include "vfs/base/file_io.h"
-#include "vfs/replicate/log_history.h"
+#include "vfs/base/time_text.h"
 #include "vfs/replicate/table_replay.h"
 
 namespace guildlite {
@@ -33,6 +33,13 @@ constexpr uint64_t kCaptureTransactionsMax = 512;
 // After the last find the capture task looks again after 1, 2, 4 ... 64 ms, then sleeps until
 // poked: frames of another process are on disk before its wal-index header is.
 constexpr int kQuietPollsMax = 7;
+// A close waits this long for the mark at the most, whatever it may wait for a flush.
+constexpr int64_t kReleaseWaitMs = 1000;
+// The mark stays this long after something shipped: a program that opens, writes and closes within
+// it leaves it as it is.
+constexpr int64_t kUnmarkAfterMs = 1000;
+// Answers about positions of earlier epochs that nobody came back for.
+constexpr size_t kLookupsMax = 64;
 // Acknowledged bytes kept in spool files before the page table is written to be rid of them.
 constexpr uint64_t kSpoolIdleBytesMax = 8 << 20;
 
@@ -123,6 +130,47 @@ class Replicator::CaptureTask : public Task {
   Replicator& r_;
 };
 
+// What threads of the application want from the store, one after the other; and the mark that goes
+// when the log is in use again.
+class Replicator::ErrandTask : public Task {
+ public:
+  explicit ErrandTask(Replicator& r) : r_(r) {}
+  int64_t Step(int64_t now_ms) override {
+    std::function<void()> errand;
+    {
+      const std::lock_guard lock(r_.mutex_);
+      if (!r_.errands_.empty()) {
+        errand = std::move(r_.errands_.front());
+        r_.errands_.pop_front();
+      }
+    }
+    if (errand) {
+      errand();
+      return now_ms;
+    }
+    if (!shipped.load() || !r_.marked_.load() || r_.closed_.load()) {
+      unmark_at_ms_ = kIdle;
+      return kIdle;
+    }
+    if (unmark_at_ms_ == kIdle) unmark_at_ms_ = now_ms + kUnmarkAfterMs;
+    if (now_ms < unmark_at_ms_) return unmark_at_ms_;
+    shipped.store(false);  // the next shipment tries again if this does not succeed
+    unmark_at_ms_ = kIdle;
+    r_.MarkReleased(false);
+    return now_ms;
+  }
+  std::atomic<bool> shipped{false};
+
+ private:
+  Replicator& r_;
+  int64_t unmark_at_ms_ = kIdle;
+};
+
+// What the log says of a position, once it was asked.
+struct Replicator::Lookup {
+  std::optional<Result<std::optional<uint64_t>>> answer;  // mutex_
+};
+
 // A takeover of somebody else's log that is not known to have come to its end: until its FENCE is
 // in the log the old owner ships on (WriteSidecar() in TakeEpoch()). The first epoch has no old
 // owner.
@@ -158,9 +206,9 @@ Replicator::~Replicator() {
 
 Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
   std::shared_ptr<Replicator> r(new Replicator(std::move(setup)));
-  GUILDLITE_RETURN_IF_ERROR(r->sidecar_.Lock());
   Setup& s = r->setup_;
-  r->started_ms_ = s.clock->MonotonicMs();
+  GUILDLITE_RETURN_IF_ERROR(r->sidecar_.Lock(s.owner + ", since " + FormatTime(s.clock->NowMs())));
+  r->open_until_ms_.store(s.clock->MonotonicMs() + s.options.open_wait_ms);
   Recorder::Settings recorder_settings;
   recorder_settings.spool_limit_bytes = s.options.spool_limit_bytes;
   Replicator* const self = r.get();
@@ -176,6 +224,9 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
       [self](Slot slot, std::string_view object) {
         self->Wake(self->snapshotter_.get());
         if (self->compactor_->Shipped(slot, object)) self->Wake(self->compactor_.get());
+        if (self->marked_.load() && !self->errand_task_->shipped.exchange(true)) {
+          self->Wake(self->errand_task_.get());
+        }
       });
   Snapshotter::Settings snapshot_settings;
   snapshot_settings.snapshot_min_bytes = s.options.snapshot_min_bytes;
@@ -205,6 +256,7 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
       });
   r->settle_task_ = std::make_unique<SettleTask>(*self);
   r->capture_task_ = std::make_unique<CaptureTask>(*self);
+  r->errand_task_ = std::make_unique<ErrandTask>(*self);
   {
     const std::lock_guard lock(r->mutex_);
     r->tasks_added_ = true;
@@ -218,8 +270,8 @@ Result<std::shared_ptr<Replicator>> Replicator::Start(Setup setup) {
 std::vector<Task*> Replicator::Tasks() {
   const std::lock_guard lock(mutex_);
   if (!tasks_added_) return {};
-  return {shipper_.get(), snapshotter_.get(),  compactor_.get(),
-          sweeper_.get(), capture_task_.get(), settle_task_.get()};
+  return {shipper_.get(),      snapshotter_.get(), compactor_.get(),  sweeper_.get(),
+          capture_task_.get(), settle_task_.get(), errand_task_.get()};
 }
 
 // Steps under way may end by themselves until the deadline; then the store is cut off. What runs
@@ -385,7 +437,9 @@ Result<bool> Replicator::TipReachedByWal(const StoreView& view) {
 
 int64_t Replicator::Settle(int64_t now_ms) {
   if (settled_.load() && !epoch_wanted_.load()) return Task::kIdle;
+  await_again_ = false;
   const Status status = SettleNow();
+  awaiting_.store(await_again_);
   if (status.ok()) {
     settle_task_->failures = 0;
     changed_.notify_all();
@@ -398,14 +452,17 @@ int64_t Replicator::Settle(int64_t now_ms) {
     Refuse(status);
     return Task::kIdle;
   }
+  if (await_again_) {
+    Note(status);
+    return std::min(setup_.clock->MonotonicMs() + kReleasePollMs, awaited_until_ms_);
+  }
   if (status.tag() != Tag::kBusy) Note(status);
-  if (!closed_.load() && now_ms - started_ms_ >= setup_.options.open_wait_ms) GoUnshipped(status);
+  if (!closed_.load() && now_ms >= open_until_ms_.load()) GoUnshipped(status);
   if (status.tag() == Tag::kBusy) return now_ms + kSettleRetryMinMs;
   const int64_t again_ms = now_ms + std::min(kSettleRetryMaxMs, kSettleRetryMinMs << std::min(
                                                                     settle_task_->failures++, 8u));
   // Not later than writes are to go on.
-  const int64_t open_until_ms = started_ms_ + setup_.options.open_wait_ms;
-  return unshipped_.load() ? again_ms : std::min(again_ms, std::max(open_until_ms, now_ms));
+  return unshipped_.load() ? again_ms : std::min(again_ms, std::max(open_until_ms_.load(), now_ms));
 }
 
 // From the settle task, or from a writer while that task hangs in the store.
@@ -516,9 +573,38 @@ Result<StoreView> Replicator::TakeEpoch(const StoreView* view,
   return claimed;
 }
 
+// Whether the log's owner, somebody else, still has time to release it. Safety does not rest on
+// this, so neither does it on any clock.
+bool Replicator::AwaitsRelease(const Manifest& m) {
+  const int64_t patience_ms = setup_.options.takeover_after_ms;
+  if (patience_ms == 0 || m.released() || m.session == setup_.yielded ||
+      (state_ && (m.session == state_->session || m.session == state_->planned))) {
+    return false;
+  }
+  const int64_t now_ms = setup_.clock->MonotonicMs();
+  if (awaited_ != m.session) {
+    awaited_ = m.session;
+    awaited_until_ms_ = now_ms + patience_ms;
+  }
+  if (now_ms >= awaited_until_ms_) return false;
+  // The store answers: from here on it may be silent for open_wait_ms.
+  open_until_ms_.store(now_ms + kReleasePollMs + setup_.options.open_wait_ms);
+  await_again_ = true;
+  return true;
+}
+
+void Replicator::NoteOwner(const Manifest& m, bool claimed) {
+  const std::lock_guard lock(mutex_);
+  owner_ = claimed ? setup_.owner : m.owner;
+  owner_since_ms_ = m.claimed_ms;
+  owner_read_ms_ = claimed ? 0 : setup_.clock->NowMs();
+}
+
 // REQUIRES: under begin_mutex_.
 void Replicator::BeginShipping(const StoreView& view) {
   const Manifest& m = view.manifest.manifest;
+  NoteOwner(m, true);
+  marked_.store(m.released_ms != 0);
   {
     const std::lock_guard lock(mutex_);
     past_epochs_ = m.past_epochs;
@@ -543,7 +629,7 @@ Status Replicator::SettleNow() {
     if (!view.ok()) return view.status();
     if (!OwnsLog(view->manifest.manifest)) {
       return Status(Tag::kFenced, "another writer has taken over this log (" +
-                                      view->manifest.manifest.owner + ")");
+                                      view->manifest.manifest.DescribeOwner() + ")");
     }
     // Dropped before anybody compared: a disk older than the store must not be healed over it (H4).
     if (!settled_.load() && local_ && local_->facts.proven &&
@@ -574,7 +660,7 @@ Status Replicator::SettleNow() {
     if (!recording_.load()) l.facts.proven = now.ok() && *now == l.identity;
   }
   StoreFacts facts;
-  std::optional<StoreView> view;
+  std::optional<StoreView> view;  // of a log that may be ours
   if (l.facts.remembered && l.facts.proven && l.acknowledged) {
     auto tip = LookAtTip(store, *l.acknowledged);
     if (!tip.ok()) return tip.status();
@@ -586,6 +672,7 @@ Status Replicator::SettleNow() {
   Session ours;
   if (facts.exists) {
     const Manifest& m = manifest->manifest;
+    NoteOwner(m, false);
     facts.same_lineage = state_ && state_->lineage == m.lineage;
     facts.our_takeover = state_ && IsUnfinishedTakeover(*state_, m);
     facts.our_session = state_ && m.session != Session() && !facts.our_takeover &&
@@ -629,6 +716,10 @@ Status Replicator::SettleNow() {
   // its claim is made.
   switch (decision.verdict) {
     case Verdict::kRefuse:
+      if (decision.refusal.tag() == Tag::kFenced) {
+        return Status(Tag::kFenced, decision.refusal.message() + " (its owner is " +
+                                        manifest->manifest.DescribeOwner() + ")");
+      }
       return decision.refusal;
     case Verdict::kFirstStart: {
       // What is remembered is of another log: its table must not be taken for this one's.
@@ -678,6 +769,12 @@ Status Replicator::SettleNow() {
       return Heal(*claimed);
     }
     case Verdict::kCompare: {
+      if (const Manifest& m = manifest->manifest; AwaitsRelease(m)) {
+        return Status(Tag::kBusy,
+                      "waiting for the owner to release the log (" + m.DescribeOwner() +
+                          "), at most takeover_after_ms",
+                      true);
+      }
       auto seen = LookAtStore(store, std::nullopt, *manifest);
       if (!seen.ok()) return seen.status();
       CapturedState state;
@@ -874,7 +971,23 @@ void Replicator::OnShipperStopped(const Status& status) {
     Wake(settle_task_.get());  // dropped: a new epoch, then a heal
   } else {
     Refuse(status);
+    if (status.tag() == Tag::kFenced) RunErrand([this] { NameWhoFenced(); });
   }
+}
+
+// The shipper met a FENCE, which does not name anybody; writes are refused already.
+void Replicator::NameWhoFenced() {
+  const auto now = ReadManifest(*setup_.store);
+  if (!now.ok() || now->manifest.session == shipper_->session()) return;
+  NoteOwner(now->manifest, false);
+  const std::string owner = "its owner is " + now->manifest.DescribeOwner();
+  {
+    const std::lock_guard lock(mutex_);
+    if (refusal_.tag() != Tag::kFenced) return;
+    refusal_ = Status(Tag::kFenced, refusal_.message() + " (" + owner + ")");
+    last_error_ = refusal_;
+  }
+  setup_.warn(Tag::kFenced, owner);
 }
 
 Status Replicator::WaitSettled(int64_t timeout_ms) {
@@ -950,7 +1063,7 @@ Status Replicator::MayWrite() {
   if (status.ok() || unshipped_.load()) return Status::Ok();
   if (refused_.load()) return status;
   // The settle task sees to that, unless the store keeps it waiting.
-  if (setup_.clock->MonotonicMs() - started_ms_ >= setup_.options.open_wait_ms + kWriteWaitMs) {
+  if (setup_.clock->MonotonicMs() >= open_until_ms_.load() + kWriteWaitMs) {
     GoUnshipped(Status(Tag::kStoreUnreachable, "the store does not answer", true));
     return Status::Ok();
   }
@@ -962,7 +1075,8 @@ Status Replicator::MayWrite() {
 // makes one in this mode. What was written before it is healed then.
 Status Replicator::BeforeExclusiveWrite() {
   const Status status = MayWrite();
-  return status.tag() == Tag::kBusy && !stopping_.load() ? Status::Ok() : status;
+  return status.tag() == Tag::kBusy && !stopping_.load() && !awaiting_.load() ? Status::Ok()
+                                                                              : status;
 }
 
 void Replicator::BeforeWriteUnlock() {
@@ -1170,6 +1284,7 @@ Status Replicator::Flush(int64_t timeout_ms, bool closing) {
 }
 
 Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
+  const int64_t deadline_ms = setup_.clock->MonotonicMs() + timeout_ms;
   GUILDLITE_RETURN_IF_ERROR(WaitSettled(timeout_ms));
   const auto lost = [&](const std::string& why) {
     return Status(Tag::kPositionLost,
@@ -1209,7 +1324,8 @@ Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
   if (timeout_ms != 0 && !is_durable()) {
     shipper_->Hurry();
     Wake(shipper_.get());
-    shipper_->WaitUntil(timeout_ms, [&] { return refused_.load() || is_durable(); });
+    shipper_->WaitUntil(std::max<int64_t>(0, deadline_ms - setup_.clock->MonotonicMs()),
+                        [&] { return refused_.load() || is_durable(); });
     shipper_->Release();
   }
   if (!is_durable()) {
@@ -1219,14 +1335,59 @@ Result<bool> Replicator::Wait(const Position& p, int64_t timeout_ms) {
   }
   if (check) return true;
   // Of an earlier process or long ago: the log remembers. Durable, so it is in there.
-  auto history = HistoryInLog(*setup_.store, slots, p.txid);
-  if (!history.ok()) {
-    if (history.status().retryable()) return false;  // no answer now: not known to be durable
-    return history.status();
+  const auto history = LookUp(p, slots, deadline_ms);
+  if (!history) return false;  // no answer yet: not known to be durable
+  if (!history->ok()) {
+    if (history->status().retryable()) return false;
+    return history->status();
   }
-  if (!*history) return lost("its epoch has no such transaction in the log");
-  if (static_cast<uint32_t>(**history) != p.check) return lost("the content at that txid is other");
+  if (!**history) return lost("its epoch has no such transaction in the log");
+  if (static_cast<uint32_t>(***history) != p.check) {
+    return lost("the content at that txid is other");
+  }
   return true;
+}
+
+// nullopt: no answer by then. It is kept for who asks again, unless it is an error.
+std::optional<Result<std::optional<uint64_t>>> Replicator::LookUp(const Position& position,
+                                                                  const EpochSlots& slots,
+                                                                  int64_t deadline_ms) {
+  const std::string key = position.ToString();
+  std::shared_ptr<Lookup> lookup;
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (lookups_.size() >= kLookupsMax && !lookups_.contains(key)) lookups_.clear();
+    std::shared_ptr<Lookup>& known = lookups_[key];
+    first = !known;
+    if (first) known = std::make_shared<Lookup>();
+    lookup = known;
+  }
+  if (first) {
+    RunErrand([this, lookup, slots, txid = position.txid] {
+      auto answer = HistoryInLog(*setup_.store, slots, txid);
+      const std::lock_guard lock(mutex_);
+      lookup->answer = std::move(answer);
+      changed_.notify_all();
+    });
+  }
+  std::unique_lock lock(mutex_);
+  while (!lookup->answer && !closed_.load()) {
+    const int64_t left = deadline_ms - setup_.clock->MonotonicMs();
+    if (left <= 0) break;
+    setup_.clock->WaitFor(changed_, lock, std::min<int64_t>(left, 20));
+  }
+  if (lookup->answer && !lookup->answer->ok()) lookups_.erase(key);
+  return lookup->answer;
+}
+
+void Replicator::RunErrand(std::function<void()> errand) {
+  if (closed_.load()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    errands_.push_back(std::move(errand));
+  }
+  Wake(errand_task_.get());
 }
 
 Result<Position> Replicator::CreateSnapshot(std::string label, int64_t timeout_ms) {
@@ -1283,6 +1444,9 @@ ReplicationStatus Replicator::status() {
   s.last_error = last_error();
   {
     const std::lock_guard lock(mutex_);
+    s.owner = owner_;
+    s.owner_since_ms = owner_since_ms_;
+    s.owner_read_ms = owner_read_ms_;
     s.last_error_ms = std::max(last_error_ms_, shipper_->last_error_ms());
     if (closed_.load()) {
       s.state = ReplicationState::kStopped;
@@ -1323,11 +1487,80 @@ bool Replicator::Flushed() {
   return durable && durable->txid >= captured && !recorder_->unsettled();
 }
 
+struct Replicator::Ending {
+  Replicator& r;
+  ~Ending() { r.EndEnding(); }
+};
+
+bool Replicator::BeginEnding(int64_t timeout_ms) {
+  const int64_t deadline_ms = setup_.clock->MonotonicMs() + timeout_ms;
+  std::unique_lock lock(mutex_);
+  while (ending_) {
+    const int64_t left = deadline_ms - setup_.clock->MonotonicMs();
+    if (left <= 0) return false;
+    setup_.clock->WaitFor(changed_, lock, std::min<int64_t>(left, 20));
+  }
+  ending_ = true;
+  return true;
+}
+
+void Replicator::EndEnding() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = false;
+  }
+  changed_.notify_all();
+}
+
+// On the pool. The owner of a resumed epoch is another process than the one that claimed it.
+void Replicator::MarkReleased(bool released) {
+  marked_.store(true);  // whatever comes of it
+  const Epoch epoch = shipper_->epoch();
+  const Session session = shipper_->session();
+  const auto updated = UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
+    GUILDLITE_RETURN_IF_ERROR(m.CheckOwner(epoch, session));
+    m.released_ms = released ? std::max<int64_t>(setup_.clock->NowMs(), 1) : 0;
+    m.owner = setup_.owner;
+    return Status::Ok();
+  });
+  if (updated.ok()) marked_.store(released);
+}
+
+void Replicator::Release(int64_t timeout_ms) {
+  if (!recording_.load() || !settled_.load() || refused_.load() || closed_.load()) return;
+  // Flushed in any state: an unfinished first scan or heal may well end in time.
+  if (!Flushed()) (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
+  if (marked_.load() || !Flushed()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(release_posted_, true)) return;
+  }
+  RunErrand([this] {
+    MarkReleased(true);
+    const std::lock_guard lock(mutex_);
+    release_posted_ = false;
+    changed_.notify_all();
+  });
+}
+
+void Replicator::AwaitReleaseMark(int64_t deadline_ms) {
+  deadline_ms = std::min(deadline_ms, setup_.clock->MonotonicMs() + kReleaseWaitMs);
+  std::unique_lock lock(mutex_);
+  while (release_posted_) {
+    const int64_t left = deadline_ms - setup_.clock->MonotonicMs();
+    if (left <= 0) return;
+    setup_.clock->WaitFor(changed_, lock, std::min<int64_t>(left, 20));
+  }
+}
+
 Status Replicator::Stop(int64_t timeout_ms) {
-  const std::lock_guard ending(ending_mutex_);
+  const int64_t deadline_ms = setup_.clock->MonotonicMs() + timeout_ms;
+  if (!BeginEnding(timeout_ms)) {
+    return Status(Tag::kTimeout, setup_.path + " is being closed or stopped already");
+  }
+  const Ending ending{*this};
   if (closed_.load())
     return Status(Tag::kNotReplicated, setup_.path + " is not replicated any more");
-  const int64_t deadline_ms = setup_.clock->MonotonicMs() + timeout_ms;
   const bool owner = settled_.load() && !refused_.load();
   if (owner) {
     // Writers get BUSY from here on, so that what is flushed stays all there is.
@@ -1346,16 +1579,8 @@ Status Replicator::Stop(int64_t timeout_ms) {
                               std::to_string(recorder_->captured().txid.value) +
                               " is not in the store yet; give replication_stop() more time"));
     }
-    const Session session = shipper_->session();
-    auto released = UpdateManifest(*setup_.store, *setup_.random, [&](Manifest& m) -> Status {
-      if (m.session != session) return Status(Tag::kFenced, "another writer owns the log by now");
-      m.session = Session();
-      m.owner.clear();
-      return Status::Ok();
-    });
-    if (!released.ok() && released.status().tag() != Tag::kFenced) {
-      return go_on(released.status().Context("release the log"));
-    }
+    Release(1);
+    AwaitReleaseMark(deadline_ms);
   }
   RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   recording_.store(false);
@@ -1419,13 +1644,12 @@ bool Replicator::RecordClean(bool closing) {
 }
 
 void Replicator::Close(int64_t timeout_ms) {
-  const std::lock_guard ending(ending_mutex_);
-  if (closed_.load()) return;
   const int64_t deadline_ms = setup_.clock->MonotonicMs() + std::max<int64_t>(timeout_ms, 1);
-  // Flushed in any state: an unfinished first scan or heal may well end in time.
-  if (recording_.load() && settled_.load() && !refused_.load() && !Flushed()) {
-    (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
-  }
+  if (!BeginEnding(timeout_ms)) return;
+  const Ending ending{*this};
+  if (closed_.load()) return;
+  Release(timeout_ms);
+  AwaitReleaseMark(deadline_ms);
   RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   WarnOfUnflushed();
   if (recording_.exchange(false) && !recorder_->healing()) {

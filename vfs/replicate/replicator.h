@@ -4,15 +4,16 @@
 // below.
 //
 //   Start()  lock the sidecar -> examine what is here (WAL, spool, page table, clean-close record)
-//   settle   (pool) look at the store -> Reconcile() -> claim -> start the recorder
-//   Close()  last connection: flush within a bound, record the clean close, unlock
+//   settle   (pool) look at the store -> Reconcile() -> wait for the owner's release, at most
+//            takeover_after_ms -> claim -> start the recorder
+//   Close()  last connection: flush within a bound, release the log, record the clean close, unlock
 //
 // Invariants:
 //   1. Nothing is captured or shipped before the claim is settled, or open_wait_ms has passed with
 //      the local state proven: what a process before us may still have in flight must be seen
 //      first.
 //   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly
-//      unshipped.
+//      unshipped. Not while an owner that is known to be there has time left to release the log.
 //   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work.
 //   4. Close() ends within its bound whatever the store does. A Step that hangs in the store then
 //   is
@@ -25,6 +26,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -41,6 +43,7 @@
 #include "vfs/objects/cut_off_store.h"
 #include "vfs/replicate/claim.h"
 #include "vfs/replicate/compactor.h"
+#include "vfs/replicate/log_history.h"
 #include "vfs/replicate/reconcile.h"
 #include "vfs/replicate/recorder.h"
 #include "vfs/replicate/shipper.h"
@@ -64,6 +67,9 @@ enum class ReplicationState {
 };
 std::string_view StateName(ReplicationState state);
 
+// How often the manifest is read while its owner may yet release the log.
+inline constexpr int64_t kReleasePollMs = 1000;
+
 struct ReplicationStatus {
   std::string database;
   std::string url;
@@ -81,6 +87,9 @@ struct ReplicationStatus {
   uint64_t snapshots = 0;
   std::string last_error;
   int64_t last_error_ms = 0;
+  std::string owner;           // of the log; "" = not known
+  int64_t owner_since_ms = 0;  // 0 = not known
+  int64_t owner_read_ms = 0;   // when the manifest said so; 0 = by our own claim
 };
 
 class Replicator final : public WalEvents {
@@ -99,6 +108,7 @@ class Replicator final : public WalEvents {
     // again, and the database goes on unshipped.
     bool waited_for = false;
     std::string owner;  // host and process, for people
+    Session yielded;    // an owner whose release was waited for already
     std::function<std::optional<Published>(const volatile void*)> read_published;
     // The database has been idle for a while: arm whatever notices other processes' writes to its
     // -wal. What it noticed comes back by Poke().
@@ -141,10 +151,14 @@ class Replicator final : public WalEvents {
 
   // Something may have been written by somebody else. Cheap.
   void Poke();
-  // Flushes, gives up the claim and forgets the url. NOT_DURABLE (nothing changed) if not flushed
+  // Flushes, releases the log and forgets the url. NOT_DURABLE (nothing changed) if not flushed
   // in time.
   Status Stop(int64_t timeout_ms);
+  // Flushes within the bound, and has the log released then, without waiting for that: Close()
+  // does.
+  void Release(int64_t timeout_ms);
   // The last connection closes, or the process exits: flush within the bound, remember, unlock.
+  // Does nothing if a Stop() under way does not end in that time.
   void Close(int64_t timeout_ms);
   // Whether nothing of it runs any more. REQUIRES: after Close() or Stop().
   bool gone();
@@ -154,7 +168,10 @@ class Replicator final : public WalEvents {
  private:
   class SettleTask;
   class CaptureTask;
+  class ErrandTask;
+  struct Ending;
   struct Local;
+  struct Lookup;
 
   explicit Replicator(Setup setup);
   Status Examine();
@@ -168,6 +185,8 @@ class Replicator final : public WalEvents {
                               const std::optional<CapturedState>& rewind = std::nullopt);
   bool OwnsLog(const Manifest& manifest) const;
   bool PlansFirst() const;
+  bool AwaitsRelease(const Manifest& manifest);
+  void NoteOwner(const Manifest& manifest, bool claimed);
   void BeginShipping(const StoreView& view);
   void Refuse(const Status& status);
   void Note(const Status& error);
@@ -181,6 +200,15 @@ class Replicator final : public WalEvents {
   bool RecordClean(bool closing);
   Status WriteSidecar(Session session, Session planned, Lineage lineage, Epoch epoch);
   bool Flushed();
+  bool BeginEnding(int64_t timeout_ms);
+  void EndEnding();
+  void RunErrand(std::function<void()> errand);
+  void MarkReleased(bool released);
+  void AwaitReleaseMark(int64_t deadline_ms);
+  void NameWhoFenced();
+  std::optional<Result<std::optional<uint64_t>>> LookUp(const Position& position,
+                                                        const EpochSlots& slots,
+                                                        int64_t deadline_ms);
   Status Flush(int64_t timeout_ms, bool closing);
   bool RefuseIfDiverged();
   std::vector<Task*> Tasks();
@@ -198,12 +226,17 @@ class Replicator final : public WalEvents {
   std::unique_ptr<Sweeper> sweeper_;
   std::unique_ptr<SettleTask> settle_task_;
   std::unique_ptr<CaptureTask> capture_task_;
+  std::unique_ptr<ErrandTask> errand_task_;
   std::optional<SidecarState> state_;  // as the sidecar has it; the settle task's, then Close()'s
   // What Examine() found, until settled. The settle task's, which changes what GoUnshipped() may
   // take of it under begin_mutex_ alone.
   std::unique_ptr<Local> local_;
-  Session planned_;         // of a new epoch of our own log whose claim did not come to its end
-  int64_t started_ms_ = 0;  // monotonic
+  Session planned_;  // of a new epoch of our own log whose claim did not come to its end
+  Session awaited_;  // whose release is waited for, and how long; the settle task's
+  int64_t awaited_until_ms_ = 0;
+  bool await_again_ = false;
+  std::atomic<int64_t> open_until_ms_{0};  // monotonic: when writes go on unshipped
+  std::atomic<bool> awaiting_{false};      // an owner has time left to release the log
 
   // The wal-index.
   std::mutex index_mutex_;
@@ -228,11 +261,18 @@ class Replicator final : public WalEvents {
   // Taken before mutex_ and the capture mutex.
   std::mutex begin_mutex_;
 
-  std::mutex ending_mutex_;  // Stop() and Close(): one of them, once. Taken before all others.
+  std::atomic<bool> marked_{false};  // the manifest may say that the log is released
 
   std::mutex mutex_;
   std::condition_variable changed_;
   // mutex_:
+  bool ending_ = false;  // Stop() or Close() is under way: one of them, once
+  std::deque<std::function<void()>> errands_;
+  bool release_posted_ = false;
+  std::map<std::string, std::shared_ptr<Lookup>> lookups_;  // by position
+  std::string owner_;
+  int64_t owner_since_ms_ = 0;
+  int64_t owner_read_ms_ = 0;
   Status refusal_;
   Status last_error_;
   int64_t last_error_ms_ = 0;

@@ -57,7 +57,7 @@ std::optional<std::string> ReadSealed(const File& file, uint64_t offset, size_t 
 
 bool Sidecar::Exists() const { return FileExists(directory_); }
 
-Status Sidecar::Lock() {
+Status Sidecar::Lock(const std::string& holder) {
   if (locked()) return Status::Ok();
   struct statfs fs;
   if (::statfs(DirectoryOf(directory_).c_str(), &fs) == 0) {
@@ -77,9 +77,11 @@ Status Sidecar::Lock() {
   if (!lock.ok()) return lock.status();
   if (::flock(lock->fd(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock", lock->path());
-    return Status(Tag::kOwned, "another process replicates this database (it holds " +
-                                   lock->path() + "); call this there");
+    return Status(Tag::kOwned, "another process replicates this database (" + Holder() +
+                                   "; it holds " + lock->path() + "); call this there");
   }
+  (void)lock->Truncate(0);
+  (void)lock->WriteAt(0, AsBytes(holder));
   auto cursor = File::Open(directory_ + "/cursor", O_RDWR | O_CREAT, 0644);
   if (!cursor.ok()) return cursor.status();
   auto pages = File::Open(directory_ + "/pages", O_RDWR | O_CREAT, 0644);
@@ -89,6 +91,11 @@ Status Sidecar::Lock() {
   cursor_ = std::move(*cursor);
   pages_ = std::move(*pages);
   return Status::Ok();
+}
+
+std::string Sidecar::Holder() const {
+  const auto text = ReadWholeFile(directory_ + "/lock");
+  return text.ok() && !text->empty() ? *text : "unnamed";
 }
 
 bool Sidecar::LockIsCurrent() const {

@@ -1,6 +1,8 @@
 // The sidecar folder `app.db-guildlite/`: what one database's replication must remember locally.
 //
-//   lock      flock: which process captures and ships; close-on-exec, closed in forked children
+//   lock      flock: which process captures and ships; close-on-exec, closed in forked children;
+//   its
+//             text says which, for people
 //   state     JSON, replaced atomically: lineage, epoch, session, url, options, inode of the
 //   database,
 //             boot id
@@ -94,7 +96,9 @@ class Sidecar {
   bool Exists() const;
   // Creates the folder and takes the lock. OWNED when another process has it. STORE_UNSAFE on a
   // network file system, whose locks and mmap are not to be relied upon.
-  Status Lock();
+  // `holder`, for people, is what Holder() says to others.
+  Status Lock(const std::string& holder = {});
+  std::string Holder() const;
   bool locked() const { return lock_.is_open(); }
   // The lock file under this path is still the one locked: false after the folder was deleted.
   bool LockIsCurrent() const;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -236,6 +237,9 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
   auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
   if (!store.ok()) return store.status();
   auto manifest = ReadManifest(**store);
+  if (manifest.ok() && options.restore == "if_missing") {
+    AwaitRelease(**store, path, options, &manifest);
+  }
   if (manifest.ok()) {
     if (options.restore != "if_missing") {
       return Status(Tag::kRestoreNeeded,
@@ -267,6 +271,24 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
   return created.ok() ? Status::Ok() : created.status();
 }
 
+// A database moves here, and its owner may still be at work: what was restored before it left would
+// be behind what it ships until then.
+void Engine::AwaitRelease(ObjectStore& store, const std::string& path, const Options& options,
+                          Result<ManifestAt>* manifest) {
+  const Session owner = (*manifest)->manifest.session;
+  const auto remembered = Remembered(path);
+  if (remembered && remembered->url == options.url && remembered->session == owner) return;
+  const int64_t until_ms = SystemClock().MonotonicMs() + options.takeover_after_ms;
+  while (manifest->ok() && !(*manifest)->manifest.released()) {
+    const int64_t left = until_ms - SystemClock().MonotonicMs();
+    if (left <= 0 || !stores_.Wait(std::min(left, kReleasePollMs))) break;
+    *manifest = ReadManifest(store);
+  }
+  if (!manifest->ok()) return;
+  const std::lock_guard lock(mutex_);
+  yielded_[path] = (*manifest)->manifest.session;
+}
+
 Status Engine::Replicate(Node& node, const std::string& path, Options options, Asking asking) {
   auto store = stores_.Open(options.url, Stores::kShippingPatienceMs);
   if (!store.ok()) return store.status();
@@ -286,6 +308,11 @@ Status Engine::Replicate(Node& node, const std::string& path, Options options, A
   setup.asked = asking != Asking::kNobody;
   setup.waited_for = asking == Asking::kStatement;
   setup.owner = Owner();
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = yielded_.find(path); it != yielded_.end()) setup.yielded = it->second;
+    yielded_.erase(path);
+  }
   setup.read_published = [](const volatile void* region0) {
     return ReadPublished(region0, nullptr);
   };
@@ -347,7 +374,8 @@ Result<Engine::Replicated> Engine::Find(sqlite3* db) {
                     node->path() +
                         " is replicated, but not by this process: see the log for why, or "
                         "call this in the process that holds " +
-                        node->path() + "-guildlite/lock");
+                        node->path() + "-guildlite/lock (" +
+                        Sidecar(node->path() + "-guildlite").Holder() + ")");
     }
   }
   return Status(Tag::kNotReplicated,
@@ -409,7 +437,7 @@ Result<Position> Engine::Start(sqlite3* db, const Options& options) {
       return Status(Tag::kBadArgument,
                     path + " already replicates to " + now.url + "; call replication_stop() first");
     }
-    const Status settled = found->replicator->WaitSettled(now.open_wait_ms);
+    const Status settled = found->replicator->WaitSettled(now.open_wait_ms + now.takeover_after_ms);
     if (settled.ok() && now == options) {
       auto position = found->replicator->position();
       if (position) return *position;
@@ -434,7 +462,8 @@ Result<Position> Engine::Start(sqlite3* db, const Options& options) {
   }
   auto started = Find(db);
   if (!started.ok()) return started.status();
-  const Status settled = started->replicator->WaitSettled(options.open_wait_ms);
+  const Status settled =
+      started->replicator->WaitSettled(options.open_wait_ms + options.takeover_after_ms);
   if (!settled.ok()) {
     node->Remove();
     started->replicator->Close(0);
@@ -498,6 +527,11 @@ void Engine::CloseAll() {
   const int64_t deadline = SystemClock().MonotonicMs() + kExitFlushMs;
   stores_.CancelAt(deadline);
   http_.CancelAt(deadline);
+  // Side by side: what is left ships, then the logs are released.
+  for (const auto& [path, replicated] : All()) (void)replicated.replicator->Sync(0);
+  for (const auto& [path, replicated] : All()) {
+    replicated.replicator->Release(deadline - SystemClock().MonotonicMs());
+  }
   for (const auto& [path, replicated] : All()) {
     const int64_t left = deadline - SystemClock().MonotonicMs();
     replicated.replicator->Close(left > 0 ? left : 1);

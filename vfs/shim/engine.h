@@ -96,6 +96,8 @@ class Engine final : public ShimHost {
   // Of a replicator that was closed: it stays alive until nothing of it runs any more.
   void LetGo(const std::shared_ptr<Replicator>& replicator);
   Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
+  void AwaitRelease(ObjectStore& store, const std::string& path, const Options& options,
+                    Result<ManifestAt>* manifest);
 
   CurlClient http_;
   Stores stores_;
@@ -105,6 +107,7 @@ class Engine final : public ShimHost {
   std::mutex mutex_;
   std::map<std::string, Replicated> databases_;       // by path; mutex_
   std::vector<std::shared_ptr<Replicator>> leaving_;  // mutex_
+  std::map<std::string, Session> yielded_;            // owners whose release was waited for; mutex_
 };
 
 }  // namespace guildlite
