@@ -63,6 +63,15 @@ class SimDatabase {
     published_ = Published{};
   }
 
+  // As though a database with this content had been put in the file's place, cleanly closed.
+  void Become(const std::string& content) {
+    if (wal_) DeleteWal();
+    content_ = content;
+    Must(file_.WriteAt(0, AsBytes(content_)));
+    Must(file_.Truncate(content_.size()));
+    contents_.push_back(content_);
+  }
+
   Events events;
 
   const std::string& path() const { return path_; }
