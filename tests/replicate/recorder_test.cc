@@ -473,6 +473,119 @@ TEST_F(RecorderTest, AStrangersResetDuringTheFirstReadIsNotMissed) {
   ExpectLatest();
 }
 
+// VACUUM in another journal mode, before the first scan began: frames of the new size were taken
+// for pages of the old.
+TEST_F(RecorderTest, AFirstScanThatHasReadNothingTakesTheFileInItsNewPageSize) {
+  Make(512);
+  RigSettings settings;
+  std::unique_ptr<SimDatabase> vacuumed;
+  settings.published = [&] { return vacuumed ? vacuumed->published() : std::nullopt; };
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_, settings);
+  rig_->BeginFirst();
+  vacuumed = std::make_unique<SimDatabase>(db_->path(), 1024);  // in place: the file stays
+  vacuumed->Commit({{1, 1}, {2, 2}, {3, 3}}, 3);
+  rig_->Settle();
+  EXPECT_EQ(recorder().diverged(), "");
+  EXPECT_TRUE(Restored("") == vacuumed->content());
+}
+
+TEST_F(RecorderTest, AHealMeetsAnotherPageSizeAsADivergence) {
+  Make(512);
+  auto& rig = Begin();
+  db_->Commit({{1, 1}, {2, 2}}, 2);
+  rig.Run();
+  recorder().RestartFrom(recorder().captured());
+  ASSERT_TRUE(recorder().healing());
+  db_->Close();
+  // A WAL that is not of this file's page size, as nobody but a hostile hand makes it.
+  SimDatabase other(dir_.File("other.db"), 1024);
+  other.Commit({{1, 1}, {2, 2}}, 2);
+  Must(ReplaceFile(db_->wal_path(), Must(ReadWholeFile(other.wal_path()))));
+  rig_.reset();
+  RigSettings settings;
+  settings.published = [&] { return other.published(); };
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_, settings);
+  PageTable table;
+  CapturedState state;
+  state.page_size = 512;
+  recorder().StartHeal(state, std::move(table));
+  Must(recorder().CatchUp(UINT64_MAX));
+  EXPECT_THAT(recorder().diverged(), HasSubstr("page size"));
+}
+
+// A program that opens, writes and exits is gone before the first scan: with its connection went
+// the index, and the close waited in vain for what could not end any more.
+TEST_F(RecorderTest, AFirstScanOvertakenByTheLastCloseIsEndedFromTheFileAtRest) {
+  Make();
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_);
+  rig_->BeginFirst();
+  db_->Commit({{1, 1}, {2, 2}, {3, 3}}, 3);
+  db_->Commit({{2, 4}}, 3);
+  ASSERT_TRUE(db_->Close());
+  EXPECT_TRUE(recorder().scan_waits()) << "not before the lock tells how the close left the file";
+  recorder().LeavingExclusive();
+  EXPECT_FALSE(recorder().scan_waits());
+  rig_->Settle();
+  ExpectLatest();
+}
+
+TEST_F(RecorderTest, AFirstScanAtRestReadsWhatTheCloseBroughtIntoTheFile) {
+  Make();
+  RigSettings settings;
+  settings.published = [] { return std::nullopt; };  // no connection ever maps the index
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_, settings);
+  rig_->BeginFirst();
+  db_->Stranger({{1, 1}, {2, 2}, {3, 3}}, 3);
+  ASSERT_TRUE(db_->Close());
+  recorder().LeavingExclusive();
+  rig_->Settle();
+  ExpectLatest();
+}
+
+TEST_F(RecorderTest, AHealOvertakenByTheLastCloseIsEndedFromTheFileAtRest) {
+  Make();
+  auto& rig = Begin();
+  db_->Commit({{1, 1}, {2, 2}, {3, 3}}, 3);
+  rig.Run();
+  // Captured, then gone in a reset that nobody saw, and another after it.
+  db_->Stranger({{2, 4}}, 3);
+  db_->CheckpointRestart(true);
+  db_->Stranger({{3, 5}}, 3);
+  db_->CheckpointRestart(true);
+  Must(recorder().CatchUp(UINT64_MAX));
+  ASSERT_TRUE(recorder().healing());
+  ASSERT_TRUE(db_->Close());
+  recorder().LeavingExclusive();
+  rig.Run();
+  EXPECT_FALSE(recorder().unsettled());
+  ExpectLatest();
+}
+
+TEST_F(RecorderTest, AScanIsNotEndedFromAFileWrittenAfterTheLastClose) {
+  Make();
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_);
+  rig_->BeginFirst();
+  db_->Commit({{1, 1}, {2, 2}}, 2);
+  ASSERT_TRUE(db_->Close());
+  recorder().LeavingExclusive();
+  db_->CommitInPlace({{2, 9}}, 4);
+  EXPECT_TRUE(recorder().scan_waits());
+  rig_->Run(1000);
+  EXPECT_FALSE(rig_->shipper->durable().has_value());
+}
+
+TEST_F(RecorderTest, AScanIsNotEndedWhileAWalRemains) {
+  Make();
+  rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_);
+  rig_->BeginFirst();
+  db_->Commit({{1, 1}, {2, 2}}, 2);
+  ASSERT_TRUE(db_->Close());
+  recorder().LeavingExclusive();
+  ASSERT_FALSE(recorder().scan_waits());
+  Must(ReplaceFile(db_->wal_path(), "frames of somebody"));
+  EXPECT_TRUE(recorder().scan_waits());
+}
+
 // -- Drops --
 
 TEST_F(RecorderTest, ADroppedQueueIsHealedAndEverythingBeforeStaysRestorable) {

@@ -221,9 +221,10 @@ Status Recorder::EnterGeneration(const Published& published) {
   }
   const bool linked = link_ && link_->salt1 == header->salt1 && link_->salt2 == header->salt2 &&
                       link_->txid == state_.txid && link_->history_hash == state_.history_hash;
-  const bool page_size_changed =
-      state_.page_size != 0 && state_.page_size != header->page_size && !any_generation_;
-  if (page_size_changed) {
+  // A first scan that has read nothing yet takes the file as it finds it: VACUUM may have changed
+  // it in another journal mode.
+  const bool nothing_read = any_generation_ && scan_ && scan_->kind == ScanKind::kFirst;
+  if (state_.page_size != 0 && state_.page_size != header->page_size && !nothing_read) {
     diverged_ = "the page size of the database changed from " + std::to_string(state_.page_size) +
                 " to " + std::to_string(header->page_size);
     return Status::Ok();
@@ -241,7 +242,7 @@ Status Recorder::EnterGeneration(const Published& published) {
   any_generation_ = false;
   unchanged_.reset();
   closed_over_ = false;
-  if (state_.page_size == 0) {
+  if (state_.page_size != header->page_size) {
     state_.page_size = header->page_size;
     if (scan_ && scan_->kind == ScanKind::kFirst) BeginScanLocked(ScanKind::kFirst);
   }
@@ -256,6 +257,17 @@ bool Recorder::BehindLocked() {
   return !state_.mark_valid || any_generation_ || state_.mark.salt1 != published->salt1 ||
          state_.mark.salt2 != published->salt2 || state_.mark.frame < published->max_frame;
 }
+
+// No connection has the index any more, but our own close has passed its gate and checkpointed
+// everything: while the file is as it was under that lock, it holds all that is committed.
+bool Recorder::AtRestLocked() {
+  if (!closed_over_ || !unchanged_) return false;
+  if (const auto wal = IdentityOf(wal_path_); wal.ok() && wal->size != 0) return false;
+  const auto now = IdentityOf(database_path_);
+  return now.ok() && *now == *unchanged_;
+}
+
+bool Recorder::SeesAllLocked() { return published_().has_value() || AtRestLocked(); }
 
 bool Recorder::Behind() {
   const Guard guard(*this);
@@ -272,7 +284,15 @@ Result<uint64_t> Recorder::CatchUpLocked(uint64_t limit) {
   while (done < limit) {
     if (dropped_ || !diverged_.empty()) return done;
     const auto published = published_();
-    if (!published) return done;
+    if (!published) {
+      if (any_generation_ && AtRestLocked()) {
+        any_generation_ = false;
+        state_.mark_valid = false;
+        // What it was to read was measured before the WAL came into the file.
+        if (scan_) BeginScanLocked(scan_->kind);
+      }
+      return done;
+    }
     const bool same = state_.mark_valid && state_.mark.salt1 == published->salt1 &&
                       state_.mark.salt2 == published->salt2;
     if (closed_over_ && published->max_frame == 0) {
@@ -570,7 +590,10 @@ bool Recorder::SecureForDiscard(int64_t wait_ms, bool closing) {
     closed_wal_.reset();
     if (auto wal = IdentityOf(wal_path_); wal.ok()) closed_wal_ = *wal;
   }
-  if (closing && published_().has_value()) closing_.store(true, std::memory_order_relaxed);
+  // Without an index nobody knows what the WAL held; a scan that has read nothing yet need not.
+  if (closing && (any_generation_ || published_().has_value())) {
+    closing_.store(true, std::memory_order_relaxed);
+  }
   granted_.store(!closed_over_ && published_().has_value(), std::memory_order_relaxed);
   Unlock();
   return true;
@@ -794,7 +817,8 @@ void Recorder::BeginScanLocked(ScanKind kind) {
     scan.pages = state_.database_pages;
   } else {
     scan.pages = FilePages();
-    scan.size_owed = kind == ScanKind::kHeal && state_.database_pages != scan.pages;
+    scan.size_owed = kind == ScanKind::kHeal &&
+                     (state_.database_pages != scan.pages || (scan_ && scan_->size_owed));
     if (kind == ScanKind::kFirst) table_ = PageTable();
     state_.database_pages = scan.pages;
     if (state_.page_size != 0) table_.Resize(state_.database_pages, state_.page_size);
@@ -864,7 +888,7 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
   {
     const Guard guard(*this);
     if (!scan_ || scan_->id != id) return stale();
-    if (!published_() || dropped_) return chunk;
+    if (!SeesAllLocked() || dropped_) return chunk;
     if (any_generation_) {
       // Which frames count as after what is read now must be settled before it is read.
       auto caught = CatchUpLocked(UINT64_MAX);
@@ -933,7 +957,7 @@ Result<ScanChunk> Recorder::ScanStep(uint64_t id, uint32_t pages_max) {
     return caught.status();
   }
   if (!scan_ || scan_->id != id) return stale();
-  if (BehindLocked() || !published_()) {
+  if (BehindLocked() || !SeesAllLocked()) {
     give_back();
     return chunk;
   }
@@ -1169,6 +1193,11 @@ bool Recorder::unsettled() {
 bool Recorder::left_wal() {
   const Guard guard(*this);
   return closed_over_ && !published_();
+}
+
+bool Recorder::scan_waits() {
+  const Guard guard(*this);
+  return scan_ && scan_->kind != ScanKind::kSnapshot && !SeesAllLocked();
 }
 
 RecorderCounters Recorder::counters() {

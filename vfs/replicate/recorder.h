@@ -62,7 +62,7 @@ struct ShipItem {
 };
 
 struct ScanChunk {
-  bool ready = false;  // false: the published state is not known yet; wait for a connection
+  bool ready = false;  // false: what is committed is not known yet; wait for a connection
   bool done = false;
   CapturedState end;  // when done: E
   std::vector<PageEntry> entries;
@@ -189,6 +189,8 @@ class Recorder {
   bool unsettled();
   // The database left WAL mode and nothing tells yet whether it is back: commits are not captured.
   bool left_wal();
+  // A first scan or a heal waits for a connection: nothing tells what is committed.
+  bool scan_waits();
   // Not empty: the WAL went back behind what was captured (SQLite's ROLLBACK TO bug followed by a
   // crash, or somebody put an older WAL in place). Nothing is captured any more.
   std::string diverged();
@@ -250,6 +252,8 @@ class Recorder {
   void Drop(std::string why);
   void DropOverLimit();
   bool BehindLocked();
+  bool AtRestLocked();
+  bool SeesAllLocked();
   Status SecureLocked();
   Status FlushLocked(bool sync);
   Status EmitHealPages(const std::vector<PageEntry>& entries, std::span<const std::byte> images);

@@ -1118,7 +1118,13 @@ bool Replicator::MayDiscardWal(DiscardReason reason) {
   if (!recording_.load(std::memory_order_acquire)) {
     // Before the claim the WAL is the only copy of what was committed; after open_wait_ms, or a
     // refusal, the database goes on as if we were not here.
-    return settled_.load() || unshipped_.load();
+    const auto wal = IdentityOf(setup_.wal_path);
+    if (!wal.ok() || wal->size == 0) return true;
+    // Most programs take "locked" from a change of journal mode for an answer.
+    if (reason == DiscardReason::kClose && !unshipped_.load()) {
+      (void)WaitSettled(std::min(kWriteWaitMs, setup_.options.open_wait_ms));
+    }
+    if (!recording_.load(std::memory_order_acquire)) return settled_.load() || unshipped_.load();
   }
   const bool closing = reason == DiscardReason::kClose;
   const int64_t wait_ms = reason == DiscardReason::kLoneReset ? kLoneGateWaitMs : kGateWaitMs;
@@ -1528,8 +1534,9 @@ void Replicator::MarkReleased(bool released) {
 
 void Replicator::Release(int64_t timeout_ms) {
   if (!recording_.load() || !settled_.load() || refused_.load() || closed_.load()) return;
-  // Flushed in any state: an unfinished first scan or heal may well end in time.
-  if (!Flushed()) (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
+  // Flushed in any state: an unfinished first scan or heal may well end in time, unless it waits
+  // for a connection.
+  if (!Flushed() && !recorder_->scan_waits()) (void)Flush(std::max<int64_t>(timeout_ms, 1), true);
   if (marked_.load() || !Flushed()) return;
   {
     const std::lock_guard lock(mutex_);
