@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/sql/sql_process.h"
@@ -347,6 +348,63 @@ TEST_F(EnvironmentTest, WithoutAWordFromTheStoreNoFileIsMade) {
   Mount();
   Connection db = process.Open(Path("data/a.db"));
   EXPECT_EQ(Difference(content, db.Content()), "");
+}
+
+TEST_F(EnvironmentTest, AMissingDatabaseIsNotMadeForWhoeverDoesNotAskForIt) {
+  SqlProcess process(Named());
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("data/a.db"), SQLITE_OPEN_READWRITE);
+  EXPECT_EQ(db.open_code(), SQLITE_CANTOPEN);
+  EXPECT_TRUE(NamesIn(Path("data")).empty());
+}
+
+// Two workers start together on an empty disk: until the first has written, the second sees an
+// empty file that is replicated, but has no backup yet.
+TEST_F(EnvironmentTest, AnEmptyDatabaseThatAnotherProcessHasBegunIsOpenedAsItIs) {
+  const SqlProcess::Environment own_switch = {{"GUILDLITE_WAL", "false"}};
+  SqlProcess first(Named(own_switch));
+  OpenLoaded(first, ":memory:");
+  Connection a = first.Open(Path("data/a.db"));
+  ASSERT_EQ(a.open_code(), SQLITE_OK);
+  SqlProcess second(Named(own_switch));
+  OpenLoaded(second, ":memory:");
+  Connection b = second.Open(Path("data/a.db"));
+  ASSERT_EQ(b.open_code(), SQLITE_OK) << second.Log();
+  a.Ok("PRAGMA journal_mode = WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+  b.Ok("INSERT INTO t VALUES (2)");
+  ExpectInStore(a, Url("stores/a"));
+}
+
+// Both find it missing and the store full: neither may put its restored file over the other's.
+TEST_F(EnvironmentTest, TwoProcessesThatRestoreAtOnceOpenOneFile) {
+  const std::string content = Lost("a.db");
+  SqlProcess first(Named());
+  SqlProcess second(Named());
+  OpenLoaded(first, ":memory:");
+  OpenLoaded(second, ":memory:");
+  Connection a;
+  std::thread other([&] { a = first.Open(Path("data/a.db")); });
+  Connection b = second.Open(Path("data/a.db"));
+  other.join();
+  ASSERT_EQ(a.open_code(), SQLITE_OK) << first.Log();
+  ASSERT_EQ(b.open_code(), SQLITE_OK) << second.Log();
+  EXPECT_EQ(a.Content(), content);
+  a.Ok("INSERT INTO t(b) VALUES ('a')");
+  EXPECT_EQ(b.Number("SELECT count(*) FROM t"), 201);
+}
+
+// What is open for the first time, and closed before the worker came to the first scan.
+TEST_F(EnvironmentTest, WhatIsWrittenAndClosedAtOnceIsInTheStore) {
+  SqlProcess process(Named());
+  OpenLoaded(process, ":memory:");
+  for (int i = 0; i < 10; ++i) {
+    const std::string name = "quick" + std::to_string(i);
+    Connection db = process.Open(Path("data/" + name + ".db"));
+    db.Ok("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+    const std::string content = db.Content();
+    db.Close();
+    EXPECT_EQ(Restored(Url("stores/" + name)), content) << name << "\n" << process.Log();
+  }
 }
 
 TEST_F(EnvironmentTest, AFileTheHostMadeIsNotFilledWhileTheStoreIsAway) {

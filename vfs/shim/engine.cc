@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include "guildlite/clock.h"
 #include "vfs/base/file_io.h"
@@ -32,6 +34,8 @@ constexpr size_t kThreadsMax = 4;
 constexpr size_t kWaitingMax = 64;
 // At process exit, for all databases together: an orchestrator that asked us to stop is waiting.
 constexpr int64_t kExitFlushMs = 2000;
+// Between two looks at a database that another process is putting in place.
+constexpr int64_t kOtherProcessPollMs = 10;
 
 std::string Owner() {
   std::array<char, 256> host{};
@@ -148,12 +152,7 @@ Status Engine::FirstOpened(Node& node) {
   if (asked->by_environment) {
     // OpenedAsMain() goes on from here; but a database that is missing must be there before
     // anybody, also one who attaches it, makes an empty one of that name.
-    const auto found = IdentityOf(path);
-    // The host may have created the file a moment ago: 0 bytes are as good as none.
-    const bool placeholder = found.ok() && found->size == 0 && !FileExists(node.wal_path());
-    if (found.ok() && !placeholder) return Status::Ok();
-    Status put = CheckClash(path, options.url);
-    if (put.ok()) put = PutInPlace(path, options, placeholder);
+    const Status put = PutInPlaceOnce(node, options);
     if (put.ok()) return put;
     // Whoever has the empty file open already must not fill it beside the backup.
     node.Install(std::make_shared<WritesRefused>(put));
@@ -232,6 +231,52 @@ void Engine::EnterWalMode(const std::string& path, sqlite3* db, const Options& o
           "): nothing is captured until PRAGMA journal_mode=WAL, or the next open that may switch");
 }
 
+// PutInPlace() for a database that is missing or empty, and one process at a time: two that start
+// together may both find it so, and the second would rename a restored file over what the first has
+// begun to write. Ok when there is a file, or will be.
+Status Engine::PutInPlaceOnce(const Node& node, const Options& options) {
+  const std::string& path = node.path();
+  // The host may have created the file a moment ago: 0 bytes are as good as none.
+  const auto look = [&] { return IdentityOf(path); };
+  const auto has_content = [&](const Result<FileIdentity>& found) {
+    return found.ok() && (found->size != 0 || FileExists(node.wal_path()));
+  };
+  if (has_content(look())) return Status::Ok();
+  GUILDLITE_RETURN_IF_ERROR(CheckClash(path, options.url));
+
+  // Of this process's own, one is held by the file that had this name before it was removed.
+  const bool ours = All().contains(path);
+  Sidecar folder(path + "-guildlite");
+  const bool was_there = folder.Exists();
+  const int64_t deadline = SystemClock().MonotonicMs() + options.open_wait_ms;
+  while (!ours && folder.Lock().tag() == Tag::kOwned) {
+    const auto found = look();
+    if (has_content(found)) return Status::Ok();
+    // Its owner has this very file open and has not written yet: no matter what the store has.
+    const auto remembered = Remembered(path);
+    if (found.ok() && remembered && remembered->url == options.url &&
+        remembered->device == found->device && remembered->inode == found->inode) {
+      return Status::Ok();
+    }
+    if (SystemClock().MonotonicMs() >= deadline) {
+      return Status(Tag::kBusy, path + " is being restored or begun by another process", true);
+    }
+    std::mutex mutex;
+    std::condition_variable never;
+    std::unique_lock lock(mutex);
+    SystemClock().WaitFor(never, lock, kOtherProcessPollMs);
+  }
+  const auto found = look();
+  const Status put =
+      has_content(found) ? Status::Ok() : PutInPlace(path, options, /*placeholder=*/found.ok());
+  // What was not there before is the claim's to make.
+  if (!was_there && folder.locked()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder.directory(), ignored);
+  }
+  return put;
+}
+
 // A database that is missing locally: from the store if it has one, else a new file.
 Status Engine::PutInPlace(const std::string& path, const Options& options, bool placeholder) {
   auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
@@ -264,11 +309,7 @@ Status Engine::PutInPlace(const std::string& path, const Options& options, bool 
     return Status::Ok();
   }
   if (manifest.status().tag() != Tag::kNotFound) return manifest.status();
-  if (placeholder) return Status::Ok();
-  // Proven empty. The base VFS would create the file a moment later; the sidecar needs its inode
-  // now.
-  auto created = File::Open(path, O_RDWR | O_CREAT, 0644);
-  return created.ok() ? Status::Ok() : created.status();
+  return Status::Ok();  // proven empty: SQLite makes the file, if it was told to
 }
 
 // A database moves here, and its owner may still be at work: what was restored before it left would

@@ -95,6 +95,7 @@ class Engine final : public ShimHost {
   Status Replicate(Node& node, const std::string& path, Options options, Asking asking);
   // Of a replicator that was closed: it stays alive until nothing of it runs any more.
   void LetGo(const std::shared_ptr<Replicator>& replicator);
+  Status PutInPlaceOnce(const Node& node, const Options& options);
   Status PutInPlace(const std::string& path, const Options& options, bool placeholder);
   void AwaitRelease(ObjectStore& store, const std::string& path, const Options& options,
                     Result<ManifestAt>* manifest);
