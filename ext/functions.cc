@@ -136,6 +136,7 @@ Status ReplicationStart(sqlite3_context* context, int argc, Arguments argv) {
   if (!store.ok()) return store.status();
   GUILDLITE_RETURN_IF_ERROR(
       engine.RestoreIfEmpty(db, *options, AsksForRestore(json->value_or(""))));
+  GUILDLITE_RETURN_IF_ERROR(engine.RejoinMain(db, *options));
   std::string mode;
   GUILDLITE_RETURN_IF_ERROR(Run(db, "PRAGMA main.journal_mode", &mode));
   const std::string mode_before = mode;

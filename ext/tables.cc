@@ -9,6 +9,7 @@
 #include "ext/values.h"
 #include "vfs/base/time_text.h"
 #include "vfs/objects/manifest.h"
+#include "vfs/objects/orphans.h"
 #include "vfs/shim/engine.h"
 #include "vfs/shim/register.h"
 
@@ -86,43 +87,66 @@ Result<std::vector<Row>> StatusRows(sqlite3* db, const std::optional<std::string
   return rows;
 }
 
-// Of the url given, or else this connection's, which goes to `from`.
-Result<ManifestAt> ManifestOf(sqlite3* db, const std::optional<std::string>& url,
-                              std::string* from) {
-  *from = url.value_or("");
+// The url given, or else this connection's.
+struct Source {
+  std::string url;
+  std::unique_ptr<ObjectStore> store;
+  Manifest manifest;
+};
+
+Result<Source> SourceOf(sqlite3* db, const std::optional<std::string>& url) {
+  std::string from = url.value_or("");
   if (!url) {
     auto known = Engine::Get().UrlOf(db);
     if (!known.ok()) return known.status();
-    *from = *known;
+    from = *known;
   }
-  auto store = Engine::Get().OpenForReading(*from);
+  auto store = Engine::Get().OpenForReading(from);
   if (!store.ok()) return store.status();
   auto manifest = ReadManifest(**store);
   if (manifest.status().tag() == Tag::kNotFound) {
     return Status(Tag::kNoBackup, (*store)->Describe() + " holds no backup (no manifest)");
   }
-  return manifest;
+  if (!manifest.ok()) return manifest.status();
+  return Source{std::move(from), *std::move(store), std::move(manifest->manifest)};
 }
 
 Result<std::vector<Row>> OwnerRows(sqlite3* db, const std::optional<std::string>& url) {
-  std::string from;
-  const auto manifest = ManifestOf(db, url, &from);
-  if (!manifest.ok()) return manifest.status();
-  const Manifest& m = manifest->manifest;
-  return std::vector<Row>{
-      {Text(m.owner), Time(m.claimed_ms), Time(m.released_ms), Number(m.epoch.value), Text(from)}};
+  const auto source = SourceOf(db, url);
+  if (!source.ok()) return source.status();
+  const Manifest& m = source->manifest;
+  return std::vector<Row>{{Text(m.owner), Time(m.claimed_ms), Time(m.released_ms),
+                           Number(m.epoch.value), Text(source->url)}};
 }
 
 Result<std::vector<Row>> SnapshotRows(sqlite3* db, const std::optional<std::string>& url) {
-  std::string from;
-  const auto manifest = ManifestOf(db, url, &from);
-  if (!manifest.ok()) return manifest.status();
+  const auto source = SourceOf(db, url);
+  if (!source.ok()) return source.status();
+  const Manifest& m = source->manifest;
+  ObjectStore& store = *source->store;
   std::vector<Row> rows;
-  for (const SnapshotRecord& s : manifest->manifest.snapshots) {
-    const Position position{manifest->manifest.lineage, s.epoch, s.usable_from,
+  for (const SnapshotRecord& s : m.snapshots) {
+    const Position position{m.lineage, s.epoch, s.usable_from,
                             static_cast<uint32_t>(s.usable_history_hash)};
     rows.push_back({Text(position.ToString()), Number(s.usable_from.value), Time(s.time_ms),
-                    Text(s.label), Number(s.bytes), Number(s.database_bytes), Text(from)});
+                    Text(s.label), Number(s.bytes), Number(s.database_bytes), Text("snapshot"),
+                    Text(source->url)});
+  }
+  // The newest of what each deposed writer left; nothing in the manifest names that.
+  auto names = ListOrphans(store, kOrphanPrefix);
+  if (!names.ok()) return names.status();
+  for (size_t i = 0; i < names->size(); ++i) {
+    const OrphanName& name = (*names)[i];
+    if (i + 1 < names->size() && (*names)[i + 1].epoch == name.epoch &&
+        (*names)[i + 1].session == name.session) {
+      continue;
+    }
+    auto last = ReadOrphan(store, m.lineage, name);
+    if (!last.ok()) return last.status();
+    const ObjectHeader& h = last->header;
+    rows.push_back({Text(EndPosition(h).ToString()), Number(h.last_txid.value), Time(h.time_ms),
+                    Value(), Number(last->size), Number(uint64_t{h.database_pages} * h.page_size),
+                    Text("orphan"), Text(source->url)});
   }
   return rows;
 }
@@ -140,8 +164,8 @@ constexpr Definition kTables[] = {
      -1, StatusRows},
     {"snapshot_list",
      "CREATE TABLE x(position TEXT, txid INT, time TEXT, label TEXT, bytes INT,"
-     " database_bytes INT, url TEXT HIDDEN)",
-     6, SnapshotRows},
+     " database_bytes INT, kind TEXT, url TEXT HIDDEN)",
+     7, SnapshotRows},
     {"replication_owner",
      "CREATE TABLE x(owner TEXT, since TEXT, released TEXT, epoch INT, url TEXT HIDDEN)", 4,
      OwnerRows},

@@ -35,6 +35,7 @@ struct Options {
   int64_t close_timeout_ms = 5000;
   std::string durability = "async";
   std::string restore = "if_missing";
+  std::string on_diverged = "refuse";
   uint64_t snapshot_min_bytes = uint64_t{8} << 20;
   uint64_t join_slots = 5000;
   int64_t retention_ms = 0;

@@ -17,7 +17,8 @@ TEST(ObjectKey, IsWhatTheFormatSays) {
             "parts/00000002-0000000000000009-00000001-0000000000000007");
   EXPECT_EQ(SegmentKey(1, Slot(2), Slot(3), Epoch(4), 5),
             "segments/1/0000000000000002-0000000000000003-00000004-0000000000000005");
-  EXPECT_EQ(OrphanKey(Epoch(1), Slot(2)), "orphans/00000001/0000000000000002");
+  EXPECT_EQ(OrphanKey(Epoch(1), Session(3), Slot(2)),
+            "orphans/00000001-0000000000000003/0000000000000002");
   EXPECT_EQ(ProbeKey(9, 10), "probe/0000000000000009-000000000000000a");
 }
 
@@ -28,7 +29,7 @@ TEST(ObjectKey, EveryKeyMadeIsValid) {
   EXPECT_TRUE(IsValidKey(SnapshotKey(Txid(most), Txid(most), Epoch(UINT32_MAX), most)));
   EXPECT_TRUE(IsValidKey(PartKey(Epoch(UINT32_MAX), most, UINT32_MAX, most)));
   EXPECT_TRUE(IsValidKey(SegmentKey(UINT32_MAX, Slot(most), Slot(most), Epoch(1), most)));
-  EXPECT_TRUE(IsValidKey(OrphanKey(Epoch(1), Slot(most))));
+  EXPECT_TRUE(IsValidKey(OrphanPartKey({Epoch(1), Session(most), Slot(most)}, 1, most)));
 }
 
 TEST(ObjectKey, ParsesBackWhatItMade) {
@@ -41,6 +42,9 @@ TEST(ObjectKey, ParsesBackWhatItMade) {
   EXPECT_EQ(ParsePartKey(PartKey(part.epoch, part.slot_or_txid, part.index, part.random)), part);
   EXPECT_EQ(ParseProbeKey(ProbeKey(1'790'000'000'000, 5)), 1'790'000'000'000u);
   EXPECT_EQ(ParseProbeKey("probe/0000000000000009"), std::nullopt);
+  const OrphanName orphan{Epoch(5), Session(6), Slot(7)};
+  EXPECT_EQ(ParseOrphanKey(OrphanKey(orphan.epoch, orphan.session, orphan.slot)), orphan);
+  EXPECT_EQ(ParseOrphanKey(OrphanPartKey(orphan, 1, 2)), std::nullopt);
 }
 
 // Order of keys is order of numbers: a LIST of the log comes in slot order.
@@ -50,11 +54,12 @@ TEST(ObjectKey, KeysSortAsTheirNumbers) {
 }
 
 TEST(ObjectKey, RefusesEveryOneByteChangeThatIsNotAnotherKey) {
-  for (const std::string& key : {LogKey(Slot(0xabcdef)), SnapshotKey(Txid(1), Txid(2), Epoch(3), 4),
-                                 PartKey(Epoch(1), 2, 3, 4)}) {
+  for (const std::string& key :
+       {LogKey(Slot(0xabcdef)), SnapshotKey(Txid(1), Txid(2), Epoch(3), 4),
+        PartKey(Epoch(1), 2, 3, 4), OrphanKey(Epoch(1), Session(2), Slot(3))}) {
     const auto parses = [](const std::string& k) {
       return ParseLogKey(k).has_value() || ParseSnapshotKey(k).has_value() ||
-             ParsePartKey(k).has_value();
+             ParsePartKey(k).has_value() || ParseOrphanKey(k).has_value();
     };
     ASSERT_TRUE(parses(key));
     for (size_t i = 0; i < key.size(); ++i) {

@@ -19,6 +19,7 @@
 #include "vfs/objects/manifest.h"
 #include "vfs/objects/memory_store.h"
 #include "vfs/objects/object_key.h"
+#include "vfs/objects/orphans.h"
 
 namespace guildlite {
 namespace {
@@ -125,7 +126,7 @@ TEST_F(ShipperTest, NothingIsDecidedFromAFailedRead) {
   ExpectLatest();
 }
 
-TEST_F(ShipperTest, AnotherWritersObjectStopsItForGood) {
+TEST_F(ShipperTest, AnotherWritersObjectEndsItsLogForGood) {
   auto& rig = Begin();
   auto seen = Must(LookAtStore(memory_, std::nullopt));
   Must(ClaimNext(memory_, random_, clock_, seen, {Session(99), "other"}));
@@ -134,10 +135,16 @@ TEST_F(ShipperTest, AnotherWritersObjectStopsItForGood) {
   ASSERT_TRUE(rig.stopped.has_value());
   EXPECT_EQ(rig.stopped->tag(), Tag::kFenced);
   EXPECT_EQ(shipper().durable()->txid, Txid(1)) << "what is behind the FENCE is not durable";
-  const uint64_t calls = store_.calls(FaultStore::kAny);
+  const Slot fence = NextSlot();
   db_.Commit({{2, 101}}, 3);
-  EXPECT_EQ(Step(), Task::kIdle);
-  EXPECT_EQ(store_.calls(FaultStore::kAny), calls);
+  rig.Run();
+  EXPECT_EQ(NextSlot(), fence) << "nothing of it is in the log after the FENCE";
+  EXPECT_EQ(shipper().durable()->txid, Txid(1));
+  const auto orphan = shipper().orphan();
+  ASSERT_TRUE(orphan && orphan->whole && !orphan->lost);
+  EXPECT_EQ(orphan->from.txid, Txid(1));
+  EXPECT_EQ(orphan->to.txid, Txid(3));
+  EXPECT_EQ(Must(ListOrphans(memory_, OrphanPrefix(Epoch(1), shipper().session()))).size(), 2u);
 }
 
 // H10: an earlier put of this session, cut so that it ends where one of our batches ends.

@@ -123,6 +123,8 @@ TEST_F(SweeperTest, OrphansOfOlderEpochsGoAndNothingElse) {
                                       SnapshotKey(Txid(1), Txid(1), Epoch(2), 1),
                                       PartKey(Epoch(2), 3, 0, 1),
                                       "segments/1/not-a-segment",
+                                      OrphanKey(Epoch(1), Session(2), Slot(3)),
+                                      OrphanPartKey({Epoch(1), Session(2), Slot(3)}, 0, 1),
                                       "parts/notes.txt",
                                       "other/file"};
   const std::set<std::string> orphans = {SegmentKey(1, Slot(2), Slot(3), Epoch(1), 1),

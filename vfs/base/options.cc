@@ -44,6 +44,7 @@ struct Row {
 
 constexpr std::string_view kDurabilities[] = {"async"};
 constexpr std::string_view kRestores[] = {"if_missing", "never"};
+constexpr std::string_view kOnDiverged[] = {"refuse", "use_store"};
 
 const Row kRows[] = {
     {"url", "GUILDLITE_URL", Text{&Options::url, {}}, "",
@@ -56,6 +57,10 @@ const Row kRows[] = {
     {"restore", "GUILDLITE_RESTORE", Text{&Options::restore, kRestores}, "",
      "what to do at open when the database is missing or empty and the store has it: if_missing, "
      "never"},
+    {"on_diverged", "GUILDLITE_ON_DIVERGED", Text{&Options::on_diverged, kOnDiverged}, "",
+     "what to do at open with a database that is not what the store ends in, or whose log another "
+     "writer took: refuse = refuse writes; use_store = save it under orphans/, then go on from the "
+     "store"},
     {"open_wait_ms", "GUILDLITE_OPEN_WAIT_MS", Number{&Options::open_wait_ms, 0, kHourMs}, "ms",
      "how long an existing database waits for the store at open before it goes on unshipped"},
     {"takeover_after_ms", "GUILDLITE_TAKEOVER_AFTER_MS",

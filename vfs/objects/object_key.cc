@@ -126,8 +126,30 @@ std::optional<SegmentName> ParseSegmentKey(std::string_view key) {
   return name;
 }
 
-std::string OrphanKey(Epoch epoch, Slot slot) {
-  return std::string(kOrphanPrefix) + Hex8(epoch.value) + "/" + Hex16(slot.value);
+std::string OrphanPrefix(Epoch epoch) {
+  return std::string(kOrphanPrefix) + Hex8(epoch.value) + "-";
+}
+
+std::string OrphanPrefix(Epoch epoch, Session session) {
+  return OrphanPrefix(epoch) + Hex16(session.value) + "/";
+}
+
+std::string OrphanKey(Epoch epoch, Session session, Slot slot) {
+  return OrphanPrefix(epoch, session) + Hex16(slot.value);
+}
+
+std::optional<OrphanName> ParseOrphanKey(std::string_view key) {
+  KeyReader reader(key);
+  OrphanName name;
+  name.epoch = Epoch(reader.Literal(kOrphanPrefix).Hex8());
+  name.session = Session(reader.Literal("-").Hex16());
+  name.slot = Slot(reader.Literal("/").Hex16());
+  if (!reader.AtEnd()) return std::nullopt;
+  return name;
+}
+
+std::string OrphanPartKey(const OrphanName& of, uint32_t index, uint64_t random) {
+  return OrphanKey(of.epoch, of.session, of.slot) + "-" + Hex8(index) + "-" + Hex16(random);
 }
 
 std::string ProbeKey(uint64_t made_ms, uint64_t random) {

@@ -5,7 +5,8 @@
 //   segments/<level>/<first %016x>-<last %016x>-<epoch %08x>-<rand %016x>
 //   snapshot/<S %016x>-<E %016x>-<epoch %08x>-<rand %016x>
 //   parts/<epoch %08x>-<slot or S %016x>-<n %08x>-<rand %016x>
-//   orphans/<epoch %08x>/<slot %016x>
+//   orphans/<epoch %08x>-<session %016x>/<slot %016x>
+//   orphans/<epoch %08x>-<session %016x>/<slot %016x>-<n %08x>-<rand %016x>   a part of that object
 //   probe/<unix ms %016x>-<rand %016x>         of store_probe.h, deleted by it
 //
 // Parsers accept exactly what the makers make: one name for one thing. Hex is lower-case and of
@@ -67,7 +68,21 @@ std::optional<SegmentName> ParseSegmentKey(std::string_view key);
 std::string ProbeKey(uint64_t made_ms, uint64_t random);
 // When it was made.
 std::optional<uint64_t> ParseProbeKey(std::string_view key);
-std::string OrphanKey(Epoch epoch, Slot slot);
+
+// What a deposed writer had committed and the log has not. Of all that one epoch left:
+std::string OrphanPrefix(Epoch epoch);
+// Of one writer of it.
+std::string OrphanPrefix(Epoch epoch, Session session);
+std::string OrphanKey(Epoch epoch, Session session, Slot slot);
+struct OrphanName {
+  Epoch epoch;
+  Session session;
+  Slot slot;
+  bool operator==(const OrphanName&) const = default;
+};
+// Not of its parts.
+std::optional<OrphanName> ParseOrphanKey(std::string_view key);
+std::string OrphanPartKey(const OrphanName& of, uint32_t index, uint64_t random);
 
 // Whether every store accepts it as a key (object_store.h). S3 allows 1024 bytes with the url's
 // prefix, and a file name has at most 255.

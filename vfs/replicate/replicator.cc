@@ -11,6 +11,7 @@
 #include "vfs/base/checksum.h"
 #include "vfs/base/file_io.h"
 #include "vfs/base/time_text.h"
+#include "vfs/replicate/replicator_local.h"
 #include "vfs/replicate/table_replay.h"
 
 namespace guildlite {
@@ -111,25 +112,6 @@ std::string_view StateName(ReplicationState state) {
   return "unknown";
 }
 
-class Replicator::SettleTask : public Task {
- public:
-  explicit SettleTask(Replicator& r) : r_(r) {}
-  int64_t Step(int64_t now_ms) override { return r_.Settle(now_ms); }
-  uint32_t failures = 0;
-
- private:
-  Replicator& r_;
-};
-
-class Replicator::CaptureTask : public Task {
- public:
-  explicit CaptureTask(Replicator& r) : r_(r) {}
-  int64_t Step(int64_t now_ms) override { return r_.CaptureStep(now_ms); }
-
- private:
-  Replicator& r_;
-};
-
 // What threads of the application want from the store, one after the other; and the mark that goes
 // when the log is in use again.
 class Replicator::ErrandTask : public Task {
@@ -178,19 +160,6 @@ bool IsUnfinishedTakeover(const SidecarState& state, const Manifest& m) {
   return m.session != Session() && state.session == Session() && state.planned == m.session &&
          m.epoch > Epoch(1);
 }
-
-// What Examine() found.
-struct Replicator::Local {
-  LocalFacts facts;
-  CapturedState captured;
-  PageTable table;
-  bool table_whole = false;
-  std::optional<Acknowledged> acknowledged;
-  Txid ships_from;        // the first transaction that spool and WAL can still ship
-  FileIdentity identity;  // of the database file, when `captured` was proven to be in it
-  bool heals = false;     // capture begins with the heal under way, and not before
-  std::optional<FileIdentity> unchanged;  // set when that proof needs the file to be this still
-};
 
 Replicator::Replicator(Setup setup)
     : setup_(std::move(setup)), sidecar_(setup_.path + "-guildlite") {
@@ -436,6 +405,7 @@ Result<bool> Replicator::TipReachedByWal(const StoreView& view) {
 // -- Settling ----------------------------------------------------------------------------------
 
 int64_t Replicator::Settle(int64_t now_ms) {
+  if (refused_.load()) return KeepStep(now_ms);
   if (settled_.load() && !epoch_wanted_.load()) return Task::kIdle;
   await_again_ = false;
   const Status status = SettleNow();
@@ -450,7 +420,7 @@ int64_t Replicator::Settle(int64_t now_ms) {
   }
   if (IsVerdict(status.tag()) || (setup_.waited_for && !settled_.load() && !MayPass(status))) {
     Refuse(status);
-    return Task::kIdle;
+    return keeping_.load() == Keeping::kNot ? Task::kIdle : now_ms;
   }
   if (await_again_) {
     Note(status);
@@ -677,6 +647,9 @@ Status Replicator::SettleNow() {
     facts.our_takeover = state_ && IsUnfinishedTakeover(*state_, m);
     facts.our_session = state_ && m.session != Session() && !facts.our_takeover &&
                         (m.session == state_->session || m.session == state_->planned);
+    deposed_ = l.facts.remembered && l.facts.same_inode && facts.same_lineage &&
+               !facts.our_session && !facts.our_takeover && state_->session != Session() &&
+               state_->epoch < m.epoch;
     if (planned_ != Session() && m.session == planned_) {
       l.facts.remembered = l.facts.same_inode = facts.same_lineage = facts.our_session = true;
       const std::lock_guard lock(begin_mutex_);
@@ -953,20 +926,41 @@ void Replicator::Note(const Status& error) {
 
 void Replicator::Refuse(const Status& status) {
   Note(status);
+  // What no other place has goes to orphans/: a deposed writer's tail, and what use_store is about
+  // to replace.
+  Keeping keeping = Keeping::kNot;
+  if (status.tag() == Tag::kFenced ||
+      (status.tag() == Tag::kDiverged &&
+       (setup_.options.on_diverged == "use_store" || (!settled_.load() && deposed_)))) {
+    const auto tail = shipper_->orphan();
+    keeping = tail && !tail->lost                    ? Keeping::kTail
+              : settled_.load() || recording_.load() ? Keeping::kWhole
+                                                     : Keeping::kFind;
+  }
+  keeping_.store(keeping);  // before anybody hears of the refusal, and waits for it
   {
     const std::lock_guard lock(mutex_);
     refusal_ = status;
   }
   refused_.store(true);
   settled_.store(true);
-  recording_.store(false);
+  if (keeping != Keeping::kTail) recording_.store(false);
+  if (keeping != Keeping::kNot) Wake(settle_task_.get());
   changed_.notify_all();
   shipper_->Notify();
   setup_.warn(status.tag(), status.message());
 }
 
 void Replicator::OnShipperStopped(const Status& status) {
-  if (status.ok()) {
+  const auto tail = shipper_->orphan();
+  if (tail && refused_.load()) {
+    if (tail->lost) {
+      recording_.store(false);
+      KeepFrom(Keeping::kWhole);
+    } else if (tail->whole) {
+      TailKept(*tail);
+    }
+  } else if (status.ok()) {
     epoch_wanted_.store(true);
     Wake(settle_task_.get());  // dropped: a new epoch, then a heal
   } else {
@@ -1163,7 +1157,7 @@ void Replicator::Poke() {
 // -- The pool's thread -------------------------------------------------------------------------
 
 int64_t Replicator::CaptureStep(int64_t now_ms) {
-  if (!recording_.load(std::memory_order_acquire) || refused_.load()) return Task::kIdle;
+  if (!recording_.load(std::memory_order_acquire)) return Task::kIdle;
   auto n = recorder_->CatchUp(kCaptureTransactionsMax);
   if (!n.ok()) {
     Note(n.status());
@@ -1589,6 +1583,9 @@ Status Replicator::Stop(int64_t timeout_ms) {
     Release(1);
     AwaitReleaseMark(deadline_ms);
   }
+  if (refused_.load() && keeping_.load() != Keeping::kNot) {
+    GUILDLITE_RETURN_IF_ERROR(WaitKept(timeout_ms));  // what is forgotten next is there alone
+  }
   RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   recording_.store(false);
   stopping_.store(false);
@@ -1657,6 +1654,7 @@ void Replicator::Close(int64_t timeout_ms) {
   if (closed_.load()) return;
   Release(timeout_ms);
   AwaitReleaseMark(deadline_ms);
+  if (refused_.load() && keeping_.load() != Keeping::kNot) (void)WaitKept(timeout_ms);
   RemoveTasks(std::max(deadline_ms, setup_.clock->MonotonicMs() + kLeaveMinMs));
   WarnOfUnflushed();
   if (recording_.exchange(false) && !recorder_->healing()) {

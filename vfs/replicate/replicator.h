@@ -14,7 +14,8 @@
 //      first.
 //   2. Until then a write waits briefly and gets BUSY; after open_wait_ms it goes on, loudly
 //      unshipped. Not while an owner that is known to be there has time left to release the log.
-//   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work.
+//   3. A refusal (FENCED, DIVERGED, ...) refuses writes from then on; reads always work. What a
+//      deposed writer had committed beyond the log is kept under orphans/ (deposed.cc).
 //   4. Close() ends within its bound whatever the store does. A Step that hangs in the store then
 //   is
 //      left behind: all it will hear from the store is an error, so it changes nothing any more, as
@@ -133,6 +134,9 @@ class Replicator final : public WalEvents {
   void LeavingExclusive() override;
   void WalHeaderWriting(std::span<const std::byte, kWalHeaderSize> header) override;
 
+  // After a refusal: waits until what the log does not have is kept under orphans/ (or nothing has
+  // to be). NOT_DURABLE when it is not in time.
+  Status WaitKept(int64_t timeout_ms);
   // Waits until the claim is settled: Ok, the refusal, or TIMEOUT.
   Status WaitSettled(int64_t timeout_ms);
   // Everything committed before the call becomes durable. 0: only kicks it.
@@ -211,6 +215,16 @@ class Replicator final : public WalEvents {
                                                         int64_t deadline_ms);
   Status Flush(int64_t timeout_ms, bool closing);
   bool RefuseIfDiverged();
+  // After a refusal, of what was committed here: not kept anywhere else; to be looked for; the
+  // shipper puts the tail of it; all of the database has to be saved, or is for good measure; done.
+  enum class Keeping { kNot, kFind, kTail, kWhole, kCopy, kKept };
+  void KeepFrom(Keeping keeping);
+  int64_t KeepStep(int64_t now_ms);
+  Result<bool> ShipTail();
+  Status KeepWhole(bool copy);
+  void TailKept(const Shipper::OrphanProgress& tail);
+  void Kept(const std::string& what, const std::optional<Position>& position);
+  void NoteKeeping(const std::string& what);
   std::vector<Task*> Tasks();
   void RemoveTasks(int64_t deadline_ms);
   void WarnOfUnflushed();
@@ -237,6 +251,7 @@ class Replicator final : public WalEvents {
   bool await_again_ = false;
   std::atomic<int64_t> open_until_ms_{0};  // monotonic: when writes go on unshipped
   std::atomic<bool> awaiting_{false};      // an owner has time left to release the log
+  uint32_t keep_failures_ = 0;
 
   // The wal-index.
   std::mutex index_mutex_;
@@ -248,6 +263,8 @@ class Replicator final : public WalEvents {
   std::atomic<bool> settled_{false};
   std::atomic<bool> epoch_wanted_{false};  // the queue was dropped and the shipper has stopped
   std::atomic<bool> refused_{false};
+  std::atomic<Keeping> keeping_{Keeping::kNot};
+  std::atomic<bool> deposed_{false};    // ours was an earlier epoch of this log
   std::atomic<bool> gate_near_{false};  // a checkpoint began
   std::atomic<bool> polling_{
       false};  // the capture task looks by itself within a millisecond or two
@@ -274,6 +291,8 @@ class Replicator final : public WalEvents {
   int64_t owner_since_ms_ = 0;
   int64_t owner_read_ms_ = 0;
   Status refusal_;
+  Status refused_why_;  // without what became of the content
+  std::string kept_;
   Status last_error_;
   int64_t last_error_ms_ = 0;
   std::vector<PastEpoch> past_epochs_;

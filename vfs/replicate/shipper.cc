@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "vfs/base/bytes.h"
 #include "vfs/base/checksum.h"
@@ -53,9 +54,31 @@ void Shipper::Begin(const StoreView& view, Session session, bool restorable) {
   changed_.notify_all();
 }
 
+void Shipper::BeginOrphan(const StoreView& view, Session session, const CapturedState& end) {
+  const std::lock_guard lock(mutex_);
+  begun_ = true;
+  stopped_ = false;
+  lineage_ = view.manifest.manifest.lineage;
+  session_ = session;
+  next_ = view.next;
+  previous_hash_ = view.previous_hash;
+  acked_ = view.tip;
+  restorable_ = true;
+  heal_open_ = false;
+  durable_ = end;
+  orphan_ = OrphanProgress{.from = end, .to = acked_};
+  epoch_ = view.manifest.manifest.epoch;
+}
+
+std::optional<Shipper::OrphanProgress> Shipper::orphan() {
+  const std::lock_guard lock(mutex_);
+  return orphan_;
+}
+
 void Shipper::SnapshotTaken() {
   {
     const std::lock_guard lock(mutex_);
+    if (orphan_) return;
     restorable_ = true;
     counters_.log_bytes = 0;
     if (!heal_open_) durable_ = acked_;
@@ -69,6 +92,7 @@ int64_t Shipper::Step(int64_t now_ms) {
     if (!begun_ || stopped_) return kIdle;
   }
   if (now_ms < retry_at_ms_) return retry_at_ms_;
+  if (orphan_ && TailLost(std::nullopt)) return kIdle;
   if (recorder_.dropped()) {
     in_flight_.reset();
     {
@@ -79,11 +103,17 @@ int64_t Shipper::Step(int64_t now_ms) {
     return kIdle;
   }
   if (!in_flight_) {
-    const bool hurry = waiters_.load() != 0;
+    const bool hurry = waiters_.load() != 0 || orphan_;
     if (!hurry && now_ms < next_put_ms_) return next_put_ms_;
     auto item = recorder_.NextToShip(acked_.txid, settings_.body_max);
     if (!item.ok()) return Failed(item.status(), now_ms);
-    if (!*item) return recorder_.dropped() ? now_ms : kIdle;
+    if (orphan_ && TailLost(*item)) return kIdle;
+    if (!*item) {
+      if (recorder_.dropped()) return now_ms;
+      if (orphan_) SetOrphanWhole(true);
+      return kIdle;
+    }
+    if (orphan_) SetOrphanWhole(false);
     next_put_ms_ = now_ms + settings_.sync_interval_ms;
     if (Status s = Prepare(**std::move(item)); !s.ok()) {
       in_flight_.reset();
@@ -101,7 +131,7 @@ int64_t Shipper::Step(int64_t now_ms) {
     return kIdle;
   }
   const Slot slot = next_;
-  const std::string key = LogKey(slot);
+  const std::string key = Key();
   auto put = store_.Put(key, in_flight_->object, PutCondition::Create());
   {
     const std::lock_guard lock(mutex_);
@@ -113,16 +143,9 @@ int64_t Shipper::Step(int64_t now_ms) {
       return Failed(put.status().Context("put " + key), now_ms);
     }
     const Status settled = SettleExisting();
-    if (settled.tag() == Tag::kFenced) {
-      {
-        const std::lock_guard lock(mutex_);
-        stopped_ = true;
-        last_error_ = settled;
-        last_error_ms_ = clock_.NowMs();
-      }
-      on_stopped_(settled);
-      changed_.notify_all();
-      return kIdle;
+    if (settled.tag() == Tag::kFenced && !orphan_) {
+      Fenced(settled);
+      return now_ms;
     }
     if (!settled.ok()) return Failed(settled, now_ms);
   } else {
@@ -130,9 +153,59 @@ int64_t Shipper::Step(int64_t now_ms) {
   }
   failures_ = 0;
   retry_at_ms_ = 0;
-  on_progress_(slot, put.ok() ? std::string_view(in_flight_->object) : std::string_view());
+  if (!orphan_) {
+    on_progress_(slot, put.ok() ? std::string_view(in_flight_->object) : std::string_view());
+  }
   in_flight_.reset();
   return now_ms;
+}
+
+std::string Shipper::Key() const {
+  return orphan_ ? OrphanKey(epoch_, session_, next_) : LogKey(next_);
+}
+
+// The slot holds another writer's FENCE, and every slot below it is acknowledged: what we have not
+// put there is what the log will never have.
+void Shipper::Fenced(const Status& status) {
+  in_flight_.reset();
+  next_put_ms_ = retry_at_ms_ = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    last_error_ = status;
+    last_error_ms_ = clock_.NowMs();
+    orphan_ = OrphanProgress{.from = acked_, .to = acked_};
+    // Before the first snapshot, or inside a heal, what follows the log's end would be no restore
+    // point. (The end itself need not know its checksum: it may lie inside the first scan.)
+    orphan_->lost = !restorable_ || heal_open_;
+    stopped_ = orphan_->lost;
+  }
+  on_stopped_(status);
+  changed_.notify_all();
+}
+
+// Whether what is left cannot be told from the queue: `item` is what it yields, if it was asked.
+bool Shipper::TailLost(const std::optional<ShipItem>& item) {
+  if (!recorder_.dropped() && !recorder_.unsettled() && recorder_.diverged().empty() &&
+      (!item || item->kind == ObjectKind::kData)) {
+    return false;
+  }
+  in_flight_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    orphan_->lost = stopped_ = true;
+  }
+  on_stopped_(last_error());
+  changed_.notify_all();
+  return true;
+}
+
+void Shipper::SetOrphanWhole(bool whole) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(orphan_->whole, whole) || !whole) return;
+  }
+  on_stopped_(last_error());
+  changed_.notify_all();
 }
 
 Status Shipper::Prepare(ShipItem item) {
@@ -171,7 +244,9 @@ Status Shipper::UploadParts(ObjectHeader* header, const ShipItem& item) {
     const uint64_t length = std::min(settings_.part_bytes, item.body_size - at);
     auto bytes = recorder_.ReadBody(item.first, at, length);
     if (!bytes.ok()) return bytes.status();
-    const std::string key = PartKey(epoch_, next_.value, index, random_.Next64());
+    const uint64_t random = random_.Next64();
+    const std::string key = orphan_ ? OrphanPartKey({epoch_, session_, next_}, index, random)
+                                    : PartKey(epoch_, next_.value, index, random);
     auto put = store_.Put(key, *bytes, PutCondition::Create());
     if (!put.ok()) return put.status().Context("put " + key);
     header->parts.push_back({key, bytes->size(), Hash64(AsBytes(*bytes))});
@@ -184,7 +259,7 @@ Status Shipper::UploadParts(ObjectHeader* header, const ShipItem& item) {
 }
 
 Status Shipper::SettleExisting() {
-  const std::string key = LogKey(next_);
+  const std::string key = Key();
   auto found = store_.Get(key);
   {
     const std::lock_guard lock(mutex_);
@@ -239,16 +314,21 @@ void Shipper::Settle(const ShipItem& item, uint64_t object_hash, uint64_t size) 
       heal_open_ = false;
     }
     acked_ = item.end;
-    counters_.log_bytes += size;
-    if (restorable_ && !heal_open_ && acked_.rolling_known) durable_ = acked_;
+    if (orphan_) {
+      orphan_->to = acked_;
+    } else {
+      counters_.log_bytes += size;
+    }
+    if (!orphan_ && restorable_ && !heal_open_ && acked_.rolling_known) durable_ = acked_;
     ends_.push_back({acked_.txid, next_});
     if (ends_.size() > kEndsMax) ends_.pop_front();
-    last_error_ = Status::Ok();
     record = {next_,      previous_hash_, acked_.txid, acked_.history_hash,
               heal_open_, lineage_,       epoch_};
+    if (!orphan_) last_error_ = Status::Ok();
   }
-  // Losing it costs a longer walk at the next open, nothing else.
-  (void)sidecar_.WriteAcknowledged(record);
+  // Losing it costs a longer walk at the next open, nothing else. What is under orphans/ tells so
+  // itself.
+  if (!orphan_) (void)sidecar_.WriteAcknowledged(record);
   changed_.notify_all();
 }
 

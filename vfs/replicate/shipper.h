@@ -9,7 +9,11 @@
 //   3. The WAL is on disk before what came from it is in the log (hazard H5).
 //   4. Durable means restorable (hazard H17): acknowledged, a usable snapshot at or below, no open
 //      heal.
-//   5. The first commit after a pause ships at once; then a put begins at most every
+//   5. Past the FENCE of another epoch nothing is durable any more. What is committed here and not
+//   in
+//      the log goes on in the same way, as the same objects, under orphans/
+//      (vfs/objects/orphans.h).
+//   6. The first commit after a pause ships at once; then a put begins at most every
 //      sync_interval_ms, unless somebody waits.
 //
 // Thread-safe; Step() runs on the pool only.
@@ -49,7 +53,7 @@ class Shipper : public Task {
     uint64_t part_bytes = 16 << 20;  // of one piece of a larger body
   };
   // Called, on the pool, when the log can go on no further: FENCED, or dropped (then tag kOk: a new
-  // epoch is needed).
+  // epoch is needed). After FENCED it is called again when orphan() says whole or lost.
   using OnStopped = std::function<void(const Status&)>;
   // Called after each acknowledgement, on the pool: what is in the slot now; "" where it is not
   // what we just put.
@@ -60,6 +64,18 @@ class Shipper : public Task {
 
   // The log is ours from here. `restorable`: it has a usable snapshot already.
   void Begin(const StoreView& view, Session session, bool restorable);
+  // As Begin(), for a writer whose log ended with its epoch: `view.next` is the slot of the FENCE,
+  // or the next of what it left under orphans/ already, `end` where the FENCE froze its epoch.
+  void BeginOrphan(const StoreView& view, Session session, const CapturedState& end);
+  // What is under orphans/ by now. `whole`: everything captured so far is there or in the log.
+  // `lost`: it cannot be told any more what is missing.
+  struct OrphanProgress {
+    CapturedState from;  // the log's end
+    CapturedState to;
+    bool whole = false;
+    bool lost = false;
+  };
+  std::optional<OrphanProgress> orphan();
   // The first snapshot is in the manifest, or another one: log_bytes starts anew.
   void SnapshotTaken();
 
@@ -98,6 +114,10 @@ class Shipper : public Task {
   Status UploadParts(ObjectHeader* header, const ShipItem& item);
   Status SettleExisting();
   void Settle(const ShipItem& item, uint64_t object_hash, uint64_t size);
+  std::string Key() const;
+  void Fenced(const Status& status);
+  bool TailLost(const std::optional<ShipItem>& item);
+  void SetOrphanWhole(bool whole);
   int64_t Failed(const Status& status, int64_t now_ms);
 
   Clock& clock_;
@@ -129,6 +149,7 @@ class Shipper : public Task {
   bool restorable_ = false;
   bool heal_open_ = false;
   std::optional<CapturedState> durable_;
+  std::optional<OrphanProgress> orphan_;  // set: the log is not ours any more; durable_ stays
   std::deque<std::pair<Txid, Slot>> ends_;
   ShipCounters counters_;
   Status last_error_;

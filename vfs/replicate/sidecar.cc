@@ -142,6 +142,7 @@ Result<std::optional<SidecarState>> Sidecar::ReadState() const {
   s.inode = *inode;
   s.boot_id = text_of("boot_id");
   s.open = json.value("open", Json(true)) != Json(false);
+  s.diverged = json.value("diverged", Json(false)) == Json(true);
   return std::optional<SidecarState>(s);
 }
 
@@ -156,7 +157,8 @@ Status Sidecar::WriteState(const SidecarState& s) {
                      {"device", Hex(s.device)},
                      {"inode", Hex(s.inode)},
                      {"boot_id", s.boot_id},
-                     {"open", s.open}};
+                     {"open", s.open},
+                     {"diverged", s.diverged}};
   return ReplaceFile(directory_ + "/state",
                      json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }

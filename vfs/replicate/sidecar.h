@@ -47,6 +47,8 @@ struct SidecarState {
   // Positions may have been handed out since that a power loss takes back: set when the database is
   // open, cleared when a close has made everything survive that.
   bool open = true;
+  // Refused as DIVERGED although the log is ours: what is here must not be taken for its end.
+  bool diverged = false;
   bool operator==(const SidecarState&) const = default;
 };
 

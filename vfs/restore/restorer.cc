@@ -16,6 +16,7 @@
 #include "vfs/base/file_io.h"
 #include "vfs/format/segment_reader.h"
 #include "vfs/objects/object_key.h"
+#include "vfs/objects/orphans.h"
 #include "vfs/objects/part_source.h"
 #include "vfs/objects/read_ahead.h"
 #include "vfs/restore/restore_file.h"
@@ -202,8 +203,15 @@ class Restoration {
       }
       return at.status().Context("restore from " + store_.Describe());
     }
-    const Manifest& manifest = at->manifest;
-    lineage_ = manifest.lineage;
+    lineage_ = at->manifest.lineage;
+    auto report = TryLog(at->manifest);
+    if (report.ok() || !MayBeOrphan(at->manifest, report.status())) return report;
+    auto orphan = TryOrphans(at->manifest);
+    if (orphan.status().tag() == Tag::kNotFound) return report;
+    return orphan;
+  }
+
+  Result<std::optional<RestoreReport>> TryLog(const Manifest& manifest) {
     const auto snapshots = SnapshotsFor(manifest, target_);
     if (!snapshots.ok()) return snapshots.status().Context("restore from " + store_.Describe());
 
@@ -232,6 +240,103 @@ class Restoration {
       return std::optional(*report);
     }
     return NoPlan(manifest, target_).Context("restore from " + store_.Describe());
+  }
+
+  // The end of an epoch is where its successor's FENCE froze it; what its writer had committed
+  // beyond that it may have left under orphans/.
+  bool MayBeOrphan(const Manifest& manifest, const Status& status) const {
+    return target_.kind == RestoreTarget::Kind::kPosition &&
+           target_.position.lineage == manifest.lineage &&
+           target_.position.epoch <= manifest.epoch &&
+           (status.tag() == Tag::kPositionLost || status.tag() == Tag::kNoSuchPoint);
+  }
+
+  // kNotFound: nobody left it there. Else as TryLog().
+  Result<std::optional<RestoreReport>> TryOrphans(const Manifest& manifest) {
+    const Position& p = target_.position;
+    const auto names = ListOrphans(store_, OrphanPrefix(p.epoch));
+    if (!names.ok()) return names.status();
+    std::vector<LogEntry> tail;  // of the session being looked at
+    Session session;
+    Status why(Tag::kNotFound, "position " + p.ToString() + ": not under orphans/");
+    for (const OrphanName& name : *names) {
+      if (name.session != session) tail.clear();
+      session = name.session;
+      auto entry = ReadOrphan(store_, manifest.lineage, name);
+      if (!entry.ok()) return entry.status();
+      const ObjectHeader h = entry->header;
+      if (h.kind == ObjectKind::kSnapshot) {
+        if (EndPosition(h) != p) continue;
+        auto plan = PlanRestore(manifest, RecordOf(*entry), WalkedLog{}, target_);
+        if (!plan.ok()) return plan.status();
+        return Executed(**plan, LogWalk());
+      }
+      if (!tail.empty() && (h.previous_hash != tail.back().object_hash ||
+                            h.slot != tail.back().header.slot.Next())) {
+        return Broken(entry->key, "does not follow the object before it");
+      }
+      tail.push_back(*std::move(entry));
+      if (p.txid < h.first_txid || p.txid > h.last_txid) continue;
+      auto report = TryTail(manifest, tail);
+      if (report.ok()) return report;
+      // The same content may be there as a snapshot, which needs no log.
+      if (report.status().tag() != Tag::kPositionLost &&
+          report.status().tag() != Tag::kNoSuchPoint) {
+        return report;
+      }
+      why = report.status();
+    }
+    return why;
+  }
+
+  // The log up to the slot where the FENCE is, then the objects that had no place in it.
+  Result<std::optional<RestoreReport>> TryTail(const Manifest& manifest,
+                                               const std::vector<LogEntry>& tail) {
+    const Slot fence = tail.front().header.slot;
+    Manifest then = manifest;  // as that epoch ended
+    then.epoch = target_.position.epoch;
+    std::erase_if(then.past_epochs, [&](const PastEpoch& e) { return e.epoch >= then.epoch; });
+    std::erase_if(then.snapshots, [&](const SnapshotRecord& s) {
+      return s.epoch > then.epoch || s.first_slot > fence;
+    });
+    if (then.snapshots.empty()) return TailAlone();
+    const auto snapshots = SnapshotsFor(then, target_);
+    if (!snapshots.ok()) {
+      return snapshots.status().tag() == Tag::kNoSuchPoint ? TailAlone() : snapshots.status();
+    }
+    for (const SnapshotRecord& snapshot : *snapshots) {
+      LogWalk walk;
+      if (snapshot.first_slot < fence) {
+        auto walked = WalkLog(
+            store_, manifest, snapshot.first_slot,
+            {.previous_hash = {}, .keep_bytes_max = settings_.keep_bytes_max, .until = fence});
+        if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
+        if (!walked.ok()) return walked.status();
+        walk = *std::move(walked);
+        if (walk.entries.back().follow_hash != tail.front().header.previous_hash) {
+          return Broken(tail.front().key, "does not follow the object in the slot before it");
+        }
+      }
+      walk.entries.insert(walk.entries.end(), tail.begin(), tail.end());
+      const WalkedLog log{
+          walk.entries, [this](const LogEntry& entry) { return TransactionsOf(entry); }, {}};
+      auto plan = PlanRestore(then, snapshot, log, target_);
+      if (!plan.ok()) return plan.status();
+      if (*plan) return Executed(**plan, walk);
+    }
+    return TailAlone();
+  }
+
+  Status TailAlone() const {
+    return Status(Tag::kNoSuchPoint, "position " + target_.position.ToString() +
+                                         " is under orphans/, but the log that it continues is "
+                                         "not kept any more");
+  }
+
+  Result<std::optional<RestoreReport>> Executed(const RestorePlan& plan, const LogWalk& walk) {
+    auto report = Execute(plan, walk);
+    if (!report.ok()) return report.status().Context("restore from " + store_.Describe());
+    return std::optional(*report);
   }
 
   // An object is gone: joined or retired under us, or lost (invariant 5). Other errors pass.

@@ -68,6 +68,11 @@ std::optional<SidecarState> Remembered(const std::string& path) {
   return state.ok() ? *state : std::nullopt;
 }
 
+// The host may have created the file a moment ago: 0 bytes are as good as none.
+bool HasContent(const Node& node, const Result<FileIdentity>& found) {
+  return found.ok() && (found->size != 0 || FileExists(node.wal_path()));
+}
+
 }  // namespace
 
 Engine& Engine::Get() {
@@ -152,6 +157,10 @@ Status Engine::FirstOpened(Node& node) {
   if (asked->by_environment) {
     // OpenedAsMain() goes on from here; but a database that is missing must be there before
     // anybody, also one who attaches it, makes an empty one of that name.
+    if (HasContent(node, IdentityOf(path))) {
+      RejoinAtOpen(node, options);
+      return Status::Ok();
+    }
     const Status put = PutInPlaceOnce(node, options);
     if (put.ok()) return put;
     // Whoever has the empty file open already must not fill it beside the backup.
@@ -236,12 +245,7 @@ void Engine::EnterWalMode(const std::string& path, sqlite3* db, const Options& o
 // begun to write. Ok when there is a file, or will be.
 Status Engine::PutInPlaceOnce(const Node& node, const Options& options) {
   const std::string& path = node.path();
-  // The host may have created the file a moment ago: 0 bytes are as good as none.
-  const auto look = [&] { return IdentityOf(path); };
-  const auto has_content = [&](const Result<FileIdentity>& found) {
-    return found.ok() && (found->size != 0 || FileExists(node.wal_path()));
-  };
-  if (has_content(look())) return Status::Ok();
+  if (HasContent(node, IdentityOf(path))) return Status::Ok();
   GUILDLITE_RETURN_IF_ERROR(CheckClash(path, options.url));
 
   // Of this process's own, one is held by the file that had this name before it was removed.
@@ -250,8 +254,8 @@ Status Engine::PutInPlaceOnce(const Node& node, const Options& options) {
   const bool was_there = folder.Exists();
   const int64_t deadline = SystemClock().MonotonicMs() + options.open_wait_ms;
   while (!ours && folder.Lock().tag() == Tag::kOwned) {
-    const auto found = look();
-    if (has_content(found)) return Status::Ok();
+    const auto found = IdentityOf(path);
+    if (HasContent(node, found)) return Status::Ok();
     // Its owner has this very file open and has not written yet: no matter what the store has.
     const auto remembered = Remembered(path);
     if (found.ok() && remembered && remembered->url == options.url &&
@@ -266,9 +270,10 @@ Status Engine::PutInPlaceOnce(const Node& node, const Options& options) {
     std::unique_lock lock(mutex);
     SystemClock().WaitFor(never, lock, kOtherProcessPollMs);
   }
-  const auto found = look();
-  const Status put =
-      has_content(found) ? Status::Ok() : PutInPlace(path, options, /*placeholder=*/found.ok());
+  const auto found = IdentityOf(path);
+  const Status put = HasContent(node, found)
+                         ? Status::Ok()
+                         : PutInPlace(path, options, /*placeholder=*/found.ok());
   // What was not there before is the claim's to make.
   if (!was_there && folder.locked()) {
     std::error_code ignored;
@@ -330,7 +335,9 @@ void Engine::AwaitRelease(ObjectStore& store, const std::string& path, const Opt
   yielded_[path] = (*manifest)->manifest.session;
 }
 
-Status Engine::Replicate(Node& node, const std::string& path, Options options, Asking asking) {
+Result<Engine::Replicated> Engine::MakeReplicator(Node& node, const std::string& path,
+                                                  Options options, Asking asking,
+                                                  ReadPublishedFn read_published) {
   auto store = stores_.Open(options.url, Stores::kShippingPatienceMs);
   if (!store.ok()) return store.status();
   auto database = node.OpenDatabaseFile();
@@ -354,21 +361,27 @@ Status Engine::Replicate(Node& node, const std::string& path, Options options, A
     if (const auto it = yielded_.find(path); it != yielded_.end()) setup.yielded = it->second;
     yielded_.erase(path);
   }
-  setup.read_published = [](const volatile void* region0) {
-    return ReadPublished(region0, nullptr);
-  };
+  setup.read_published = std::move(read_published);
   setup.idle = [this, wal = node.wal_path()] { watch_.Arm(wal); };
   setup.warn = [path](Tag tag, const std::string& message) {
     Log(LogLevel::kWarn, tag == Tag::kOk ? "NOTICE" : TagName(tag), path, message);
   };
   auto replicator = Replicator::Start(std::move(setup));
   if (!replicator.ok()) return replicator.status();
-  replicated.replicator = *replicator;
+  replicated.replicator = *std::move(replicator);
+  return replicated;
+}
+
+Status Engine::Replicate(Node& node, const std::string& path, Options options, Asking asking) {
+  auto replicated =
+      MakeReplicator(node, path, std::move(options), asking,
+                     [](const volatile void* region0) { return ReadPublished(region0, nullptr); });
+  if (!replicated.ok()) return replicated.status();
   {
     const std::lock_guard lock(mutex_);
-    databases_[path] = replicated;
+    databases_[path] = *replicated;
   }
-  node.Install(replicated.replicator);
+  node.Install(replicated->replicator);
   return Status::Ok();
 }
 

@@ -16,6 +16,7 @@
 
 #include <sqlite3.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -61,6 +62,9 @@ class Engine final : public ShimHost {
   // If the main database of `db` is empty and the store has it: brings it here if that was asked
   // for, else RESTORE_NEEDED.
   Status RestoreIfEmpty(sqlite3* db, const Options& options, bool asked);
+  // on_diverged=use_store: if the main database of `db` is not what the store ends in, it is saved
+  // under orphans/ and replaced, where `db` allows that. The log says what came of it.
+  Status RejoinMain(sqlite3* db, const Options& options);
   // replication_start(): the main database of `db` is in WAL mode and read from already.
   Result<Position> Start(sqlite3* db, const Options& options);
   Status Stop(sqlite3* db, int64_t timeout_ms);
@@ -92,6 +96,12 @@ class Engine final : public ShimHost {
   Status CheckClash(const std::string& path, const std::string& url);
   void EnterWalMode(const std::string& path, sqlite3* db, const Options& options);
   void Resume(Node& node, const std::string& path, const Options& options);
+  using ReadPublishedFn = std::function<std::optional<Published>(const volatile void*)>;
+  Result<Replicated> MakeReplicator(Node& node, const std::string& path, Options options,
+                                    Asking asking, ReadPublishedFn read_published);
+  // True: the file was replaced by a restore of the store's newest state.
+  Result<bool> Rejoin(Node& node, const Options& options);
+  void RejoinAtOpen(Node& node, const Options& options);
   Status Replicate(Node& node, const std::string& path, Options options, Asking asking);
   // Of a replicator that was closed: it stays alive until nothing of it runs any more.
   void LetGo(const std::shared_ptr<Replicator>& replicator);

@@ -1,0 +1,144 @@
+// on_diverged=use_store: a database that another writer left behind goes on from the store, and
+// what it held alone is under orphans/; or the file stays as it is.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/sql/sql_process.h"
+
+namespace guildlite::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class RejoinTest : public SqlTest {
+ protected:
+  static inline const SqlProcess::Environment kUseStore = {{"GUILDLITE_ON_DIVERGED", "use_store"}};
+
+  RejoinTest() {
+    fs::create_directory(Path("one"));
+    fs::create_directory(Path("two"));
+  }
+  SqlProcess::Environment Pod(const std::string& name,
+                              const SqlProcess::Environment& more = {}) const {
+    // Nothing ships but what is waited for.
+    SqlProcess::Environment all = {{"GUILDLITE_URL", Url()},
+                                   {"GUILDLITE_MATCH", Path(name + "/app.db")},
+                                   {"GUILDLITE_SYNC_INTERVAL_MS", "3600000"}};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  // `one` dies with a row that nobody else has; `two` takes over and writes another.
+  void Succeed() {
+    {
+      SqlProcess process(Pod("one"));
+      OpenLoaded(process, ":memory:");
+      Connection db = process.Open(Path("one/app.db"));
+      db.Ok("CREATE TABLE t(x); INSERT INTO t VALUES ('shared')");
+      db.Ok("SELECT replication_sync()");
+      db.Ok("INSERT INTO t VALUES ('alone')");
+      alone_ = db.Text("SELECT replication_position()");
+      process.Kill();
+    }
+    SqlProcess process(Pod("two"));
+    OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("two/app.db"));
+    db.Ok("INSERT INTO t VALUES ('two')");
+    db.Ok("SELECT replication_sync()");
+    ASSERT_EQ(db.Close(), SQLITE_OK);
+  }
+  static std::string Rows(Connection& db) { return db.Text("SELECT group_concat(x) FROM t"); }
+  std::string RowsAt(const std::string& position) {
+    const std::string path = Path("at-" + position);
+    const Answer restored = RestoreTo(path, Url(), position);
+    if (!restored.ok()) return restored.Text();
+    return Shell(path, "SELECT group_concat(x) FROM t").output;
+  }
+
+  std::string alone_;
+};
+
+TEST_F(RejoinTest, SavesWhatItHeldAndGoesOnFromTheStore) {
+  Succeed();
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  EXPECT_EQ(Rows(db), "shared,two") << process.Log();
+  db.Ok("INSERT INTO t VALUES ('again')");
+  ExpectInStore(db, Url());
+  EXPECT_THAT(RowsAt(alone_), HasSubstr("shared,alone"));
+  EXPECT_EQ(db.Text("SELECT position FROM snapshot_list WHERE kind = 'orphan'"), alone_);
+  EXPECT_EQ(db.Number("SELECT epoch FROM replication_status"), 3);
+}
+
+TEST_F(RejoinTest, IsNotDoneUnlessAskedFor) {
+  Succeed();
+  SqlProcess process(Pod("one"));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  EXPECT_EQ(Rows(db), "shared,alone");
+  EXPECT_THAT(db.Run("SELECT replication_sync()"), Fails("DIVERGED", SQLITE_READONLY));
+  EXPECT_EQ(db.Run("INSERT INTO t VALUES (1)").code & 0xff, SQLITE_READONLY);
+}
+
+TEST_F(RejoinTest, AFileThatOthersHaveOpenStaysAsItIs) {
+  Succeed();
+  SqlProcess stock;
+  Connection reader = stock.Open(Path("one/app.db"));
+  ASSERT_EQ(Rows(reader), "shared,alone");
+  {
+    SqlProcess process(Pod("one", kUseStore));
+    OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("one/app.db"));
+    EXPECT_EQ(Rows(db), "shared,alone");
+    EXPECT_THAT(db.Run("SELECT replication_sync()"), Fails("DIVERGED", SQLITE_READONLY));
+    EXPECT_THAT(process.Log(), HasSubstr("the file is as it was"));
+  }
+  ASSERT_EQ(reader.Close(), SQLITE_OK);
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  EXPECT_EQ(Rows(db), "shared,two") << process.Log();
+}
+
+TEST_F(RejoinTest, AStoreThatCannotBeRestoredLeavesTheFileAsItIs) {
+  Succeed();
+  for (const auto& entry : fs::directory_iterator(Path("store/snapshot"))) {
+    WriteFileBytes(entry.path(), "not a snapshot");
+  }
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  EXPECT_EQ(Rows(db), "shared,alone");
+  EXPECT_THAT(process.Log(), HasSubstr("the file is as it was"));
+  EXPECT_EQ(db.Run("INSERT INTO t VALUES (1)").code & 0xff, SQLITE_READONLY);
+}
+
+TEST_F(RejoinTest, AStatementMayAskForItFirstOfAll) {
+  Succeed();
+  SqlProcess process;
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  db.Ok("SELECT replication_start(?, '{\"on_diverged\":\"use_store\"}')", {Url()});
+  EXPECT_EQ(Rows(db), "shared,two") << process.Log();
+  db.Ok("INSERT INTO t VALUES ('again')");
+  ExpectInStore(db, Url());
+  EXPECT_THAT(RowsAt(alone_), HasSubstr("shared,alone"));
+}
+
+TEST_F(RejoinTest, ADatabaseTheStoreNeverHadIsSavedWhole) {
+  Succeed();
+  for (const std::string& name : NamesIn(Path("one"))) fs::remove_all(Path("one/" + name));
+  EXPECT_EQ(
+      Shell(Path("one/app.db"), "CREATE TABLE t(x); INSERT INTO t VALUES ('stranger')").status, 0);
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  EXPECT_EQ(Rows(db), "shared,two") << process.Log();
+  EXPECT_THAT(RowsAt(db.Text("SELECT position FROM snapshot_list WHERE kind = 'orphan'")),
+              HasSubstr("stranger"));
+}
+
+}  // namespace
+}  // namespace guildlite::testing
