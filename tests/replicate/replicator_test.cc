@@ -1155,6 +1155,53 @@ TEST(Replicator, AZombieThatDroppedItsQueueDoesNotTakeTheLogFromItsSuccessor) {
   EXPECT_EQ(Must(ReadManifest(w.memory)).manifest.epoch, Epoch(2));
 }
 
+// A disk that was copied as a whole, device and inode too: both copies go on from the same clean
+// close, in the same epoch and session.
+TEST(Replicator, OfTwoCopiesOfOneDiskTheSecondToShipIsFenced) {
+  for (const bool second_is_ahead : {false, true}) {
+    World w;
+    std::mt19937_64 random(testing::TestSeed());
+    w.ReplicatedAndClosed(random);
+    TempDir elsewhere;
+    SimDatabase copy(elsewhere.File("app.db"));
+    copy.Become(w.db.content());
+    std::filesystem::copy(w.db.path() + "-guildlite", copy.path() + "-guildlite",
+                          std::filesystem::copy_options::recursive);
+    {
+      const FileIdentity file = Must(IdentityOf(copy.path()));
+      Sidecar sidecar(copy.path() + "-guildlite");
+      Must(sidecar.Lock());
+      SidecarState state = *Must(sidecar.ReadState());
+      state.device = file.device;
+      state.inode = file.inode;
+      Must(sidecar.WriteState(state));
+      CleanClose clean = *sidecar.ReadClean();
+      clean.device = file.device;
+      clean.inode = file.inode;
+      clean.ctime_ns = file.ctime_ns;
+      clean.recorded_ns = file.ctime_ns + kCleanGapNs;
+      Must(sidecar.WriteClean(clean));
+    }
+    Process second(copy, w.store);
+    second.Connect();
+    Must(second.Settled());
+    auto first = w.Open(false);
+    Must(first->Settled());
+    ASSERT_EQ(second.replicator->status().epoch, Epoch(1));
+    for (int i = 0; i < (second_is_ahead ? 1 : 3); ++i) w.db.CommitRandom(random);
+    Must(first->Sync());
+    for (int i = 0; i < (second_is_ahead ? 3 : 1); ++i) copy.CommitRandom(random);
+    EXPECT_EQ(second.Sync().tag(), Tag::kFenced) << second.AllWarnings();
+    EXPECT_FALSE(copy.CommitRandom(random)) << "writes are refused";
+    Must(second.replicator->WaitKept(20'000));
+    EXPECT_THAT(Must(w.memory.List(kOrphanPrefix, "", 10)), ::testing::Not(::testing::IsEmpty()));
+    w.db.CommitRandom(random);
+    Must(first->Sync());
+    EXPECT_EQ(Must(ReadManifest(w.memory)).manifest.epoch, Epoch(1));
+    w.ExpectLatest();
+  }
+}
+
 // kill -9 at random, at any moment of capture, shipping and scanning: nothing committed is missing
 // after the next sync, and every restore point is a state that was committed.
 TEST(Replicator, KilledAtRandomNothingCommittedIsMissing) {

@@ -269,6 +269,11 @@ bool Recorder::AtRestLocked() {
 
 bool Recorder::SeesAllLocked() { return published_().has_value() || AtRestLocked(); }
 
+bool Recorder::SeesAll() {
+  const Guard guard(*this);
+  return SeesAllLocked();
+}
+
 bool Recorder::Behind() {
   const Guard guard(*this);
   return BehindLocked();

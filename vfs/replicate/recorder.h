@@ -116,6 +116,8 @@ class Recorder {
   Result<uint64_t> CatchUp(uint64_t limit);
   // Whether something published is not captured yet.
   bool Behind();
+  // Whether what is published is all that is committed, or nothing else can be.
+  bool SeesAll();
 
   // A gate is near: what was captured is sealed and written out, so that little is left to do in
   // it. Once a generation: checkpoints that a reader holds up come with every commit, and batches

@@ -280,8 +280,9 @@ Status Shipper::SettleExisting() {
                                     " was filled by epoch " + std::to_string(h.epoch.value) +
                                     ": another writer has taken over this log");
   }
-  // Our own session put it before a crash, cut differently. Adopt it if it ends where one of our
-  // batches ends with the same history; else what we hold cannot be cut to follow it.
+  // Our own session put it before a crash, cut differently, or another copy of this disk did. Adopt
+  // it if it ends where one of our batches ends with the same history; else what we hold cannot be
+  // cut to follow it.
   const ShipItem& item = in_flight_->item;
   if (h.kind == item.kind && h.last_txid == item.last && h.history_hash == item.end.history_hash) {
     Settle(item, view->object_hash, found->bytes.size());
@@ -296,9 +297,30 @@ Status Shipper::SettleExisting() {
     Settle(adopted, view->object_hash, found->bytes.size());
     return Status::Ok();
   }
+  if (!orphan_) GUILDLITE_RETURN_IF_ERROR(CheckCapturedHere(h));
   recorder_.DropQueue("log slot " + std::to_string(next_.value) +
                       " holds an earlier put of this process that cannot be continued exactly");
   return Status::Ok();
+}
+
+// What this session put before a crash was captured from the WAL, and that is still there: an
+// object that ends in anything else is of another copy of this disk, which goes by the same
+// session.
+Status Shipper::CheckCapturedHere(const ObjectHeader& h) {
+  if (auto n = recorder_.CatchUp(UINT64_MAX); !n.ok()) return n.status();
+  if (recorder_.dropped()) return Status::Ok();  // what was not captured by then never is
+  const auto check = recorder_.CheckAt(h.last_txid);
+  if (check ? *check == static_cast<uint32_t>(h.history_hash)
+            : h.last_txid <= recorder_.captured().txid) {
+    return Status::Ok();
+  }
+  if (!check && (!recorder_.SeesAll() || recorder_.Behind())) {
+    return Status(Tag::kBusy, "what is committed is not all known yet", true);
+  }
+  return Status(Tag::kFenced, "log slot " + std::to_string(next_.value) +
+                                  " holds transactions of epoch " + std::to_string(h.epoch.value) +
+                                  " that were not committed here: another copy of this disk writes "
+                                  "to this log");
 }
 
 void Shipper::Settle(const ShipItem& item, uint64_t object_hash, uint64_t size) {

@@ -4,8 +4,8 @@
 //   1. Exactly one put is in flight; until it is settled the same bytes go to the same slot. A slot
 //      is never skipped, and nothing is decided from a HEAD or a missing key.
 //   2. A put that answers "exists" is read: the same bytes or a matching prefix of our tail is ours
-//      (a lost reply, a put of our own from before a crash, hazard H10); anything else means
-//      FENCED.
+//      (a lost reply, a put of our own from before a crash, hazard H10); anything else, our own
+//      session's with another history too (two copies of one disk), means FENCED.
 //   3. The WAL is on disk before what came from it is in the log (hazard H5).
 //   4. Durable means restorable (hazard H17): acknowledged, a usable snapshot at or below, no open
 //      heal.
@@ -113,6 +113,7 @@ class Shipper : public Task {
   Status Prepare(ShipItem item);
   Status UploadParts(ObjectHeader* header, const ShipItem& item);
   Status SettleExisting();
+  Status CheckCapturedHere(const ObjectHeader& h);
   void Settle(const ShipItem& item, uint64_t object_hash, uint64_t size);
   std::string Key() const;
   void Fenced(const Status& status);
