@@ -56,6 +56,15 @@ TEST_F(Counted, WhatFailsIsCountedToo) {
   EXPECT_EQ(Counts(), "2 1 1 1 3");
 }
 
+TEST_F(Counted, OnlyWhatWasAcknowledgedIsStored) {
+  ASSERT_TRUE(store_->Put("k", "123", PutCondition::Create()).ok());
+  EXPECT_FALSE(store_->Put("k", "4567", PutCondition::Create()).ok());
+  faults_->SetOutage(Fault::kDrop);
+  EXPECT_FALSE(store_->Put("l", "89", PutCondition::Create()).ok());
+  EXPECT_EQ(counts_.bytes_sent, 9u);
+  EXPECT_EQ(counts_.bytes_stored, 3u);
+}
+
 TEST_F(Counted, HandsEverythingThroughAsItIs) {
   const auto version = store_->Put("k", "12345", PutCondition::Create());
   ASSERT_TRUE(version.ok());

@@ -17,6 +17,7 @@
 #include "tests/support/temp_dir.h"
 #include "vfs/objects/catalog.h"
 #include "vfs/objects/memory_store.h"
+#include "vfs/objects/object_key.h"
 #include "vfs/objects/orphans.h"
 #include "vfs/replicate/claim.h"
 #include "vfs/replicate/replicator.h"
@@ -127,6 +128,63 @@ TEST(Deposed, LeavesItsLastPointRestorableWithoutTheLog) {
   const auto before = RestoredContent(w.memory, w.dir.path(), w.alone.front().first);
   EXPECT_EQ(before.status().tag(), Tag::kNoSuchPoint) << before.status().ToString();
   EXPECT_THAT(before.status().message(), HasSubstr("not kept any more"));
+}
+
+TEST(Deposed, NamesWhatIsMissingOfTheLogThatItsTailContinues) {
+  World w;
+  auto process = WithTail(w);
+  w.Succeed();
+  EXPECT_EQ(process->Sync().tag(), Tag::kFenced);
+  Must(process->replicator->WaitKept(20'000));
+  process.reset();
+  for (Slot slot(1); slot < w.fence; slot = slot.Next()) Must(w.memory.Delete(LogKey(slot)));
+  const auto restored = RestoredContent(w.memory, w.dir.path(), w.alone.front().first);
+  EXPECT_EQ(restored.status().tag(), Tag::kChainBroken) << restored.status().ToString();
+  EXPECT_THAT(restored.status().message(), HasSubstr("missing"));
+}
+
+TEST(Deposed, IsRestorableBesideAnotherSessionsDamage) {
+  World w;
+  auto process = WithTail(w);
+  w.Succeed();
+  EXPECT_EQ(process->Sync().tag(), Tag::kFenced);
+  Must(process->replicator->WaitKept(20'000));
+  const std::string damaged = OrphanKey(w.Orphans().front().epoch, Session(1), w.fence);
+  Must(w.memory.Put(damaged, "no object", PutCondition::Create()));
+  w.ExpectAllAlone();
+  Position nowhere = Position::Parse(w.alone.back().first).value();
+  nowhere.txid = Txid(nowhere.txid.value + 100);
+  const auto restored = RestoredContent(w.memory, w.dir.path(), nowhere.ToString());
+  EXPECT_EQ(restored.status().tag(), Tag::kChainBroken) << restored.status().ToString();
+  EXPECT_THAT(restored.status().message(), HasSubstr(damaged));
+}
+
+TEST(Deposed, ByOneWhoDiedBeforeTheFenceSavesASnapshot) {
+  World w;
+  auto process = WithTail(w);
+  process.reset();
+  {
+    FaultStore dying(w.memory);
+    dying.OnCall([](const FaultStore::Call& call) {
+      return call.kind == FaultStore::kPut && call.key.starts_with(kLogPrefix) ? Fault::kFail
+                                                                               : Fault::kNone;
+    });
+    const StoreView seen = Must(LookAtStore(w.memory, std::nullopt));
+    EXPECT_FALSE(ClaimNext(dying, SystemRandom(), SystemClock(), seen,
+                           {Session(SystemRandom().Next64()), "successor"})
+                     .ok());
+  }
+  w.store.SetOutage(Fault::kNone);
+  process = w.Open(false);
+  EXPECT_EQ(process->Settled().tag(), Tag::kFenced);
+  Must(process->replicator->WaitKept(20'000));
+  const auto names = w.Orphans();
+  ASSERT_EQ(names.size(), 1u);
+  const Manifest m = Must(ReadManifest(w.memory)).manifest;
+  const LogEntry last = Must(ReadOrphan(w.memory, m.lineage, names.back()));
+  EXPECT_EQ(last.header.kind, ObjectKind::kSnapshot);
+  EXPECT_TRUE(Must(RestoredContent(w.memory, w.dir.path(), EndPosition(last.header).ToString())) ==
+              w.db.content());
 }
 
 TEST(Deposed, WithNothingOfItsOwnLeavesNothing) {

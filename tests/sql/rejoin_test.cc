@@ -1,5 +1,6 @@
 // on_diverged=use_store: a database that another writer left behind goes on from the store, and
 // what it held alone is under orphans/; or the file stays as it is.
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -138,6 +139,76 @@ TEST_F(RejoinTest, ADatabaseTheStoreNeverHadIsSavedWhole) {
   EXPECT_EQ(Rows(db), "shared,two") << process.Log();
   EXPECT_THAT(RowsAt(db.Text("SELECT position FROM snapshot_list WHERE kind = 'orphan'")),
               HasSubstr("stranger"));
+}
+
+TEST_F(RejoinTest, NeverReplacesASecondDatabaseOfTheProcess) {
+  Succeed();
+  SqlProcess process(Pod("two"));
+  OpenLoaded(process, ":memory:");
+  Connection owner = process.Open(Path("two/app.db"));
+  ASSERT_EQ(Rows(owner), "shared,two");
+  ASSERT_EQ(Shell(Path("one/other.db"), "CREATE TABLE t(x); INSERT INTO t VALUES ('other')").status,
+            0);
+  Connection other = process.Open(Path("one/other.db"));
+  EXPECT_THAT(other.Run("SELECT replication_start(?, '{\"on_diverged\":\"use_store\"}')", {Url()}),
+              Fails("PREFIX_CLASH", SQLITE_CANTOPEN));
+  EXPECT_EQ(Rows(other), "other") << process.Log();
+}
+
+TEST_F(RejoinTest, TheFileKeepsItsMode) {
+  Succeed();
+  const auto mode = fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read;
+  fs::permissions(Path("one/app.db"), mode);
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  ASSERT_EQ(Rows(db), "shared,two") << process.Log();
+  EXPECT_EQ(fs::status(Path("one/app.db")).permissions(), mode);
+}
+
+// A tail needs the log that it continues, and what is replaced must need nothing; nor does its size
+// excuse it.
+TEST_F(RejoinTest, WhatIsReplacedIsSavedWholeWhateverItsSize) {
+  Succeed();
+  for (const std::string& name : NamesIn(Path("one"))) fs::remove_all(Path("one/" + name));
+  {
+    SqlProcess process(Pod("one"));
+    OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("one/app.db"));
+    db.Ok("CREATE TABLE big(b); INSERT INTO big VALUES (zeroblob(70000000))");
+    db.Ok("INSERT INTO big VALUES (randomblob(20000000))");
+    db.Ok("SELECT replication_sync()");
+    db.Ok("INSERT INTO t VALUES ('large')");
+    alone_ = db.Text("SELECT replication_position()");
+    process.Kill();
+  }
+  {
+    SqlProcess process(Pod("two", {{"GUILDLITE_ON_DIVERGED", "use_store"}}));
+    OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("two/app.db"));
+    db.Ok("INSERT INTO t VALUES ('later')");
+    db.Ok("SELECT replication_sync()");
+  }
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(Path("one/app.db"));
+  ASSERT_EQ(Rows(db), "shared,two,later") << process.Log();
+  std::vector<fs::path> objects;
+  std::vector<fs::path> parts;
+  for (const auto& entry : fs::recursive_directory_iterator(Path("store/orphans"))) {
+    if (!entry.is_regular_file()) continue;
+    const bool part = entry.path().filename().string().find('-') != std::string::npos;
+    (part ? parts : objects).push_back(entry.path());
+  }
+  ASSERT_FALSE(parts.empty());
+  ASSERT_GE(objects.size(), 2u) << "the tail and, last, the snapshot";
+  std::sort(objects.begin(), objects.end());
+  objects.pop_back();
+  for (const fs::path& tail : objects) fs::remove(tail);
+  EXPECT_THAT(RowsAt(alone_), HasSubstr("shared,two,large"));
+  fs::remove(parts.front());
+  fs::remove(Path("at-" + alone_));
+  EXPECT_THAT(RowsAt(alone_), HasSubstr("CHAIN_BROKEN"));
 }
 
 }  // namespace

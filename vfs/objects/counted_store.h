@@ -16,7 +16,8 @@ struct RequestCounts {
   std::atomic<uint64_t> gets{0};
   std::atomic<uint64_t> lists{0};
   std::atomic<uint64_t> deletes{0};
-  std::atomic<uint64_t> bytes_sent{0};
+  std::atomic<uint64_t> bytes_sent{0};    // of every put that was tried
+  std::atomic<uint64_t> bytes_stored{0};  // of those that were acknowledged
 };
 
 class CountedStore final : public ObjectStore {
@@ -29,7 +30,9 @@ class CountedStore final : public ObjectStore {
                           const PutCondition& condition) override {
     counts_.puts.fetch_add(1);
     counts_.bytes_sent.fetch_add(bytes.size());
-    return store_->Put(key, bytes, condition);
+    auto put = store_->Put(key, bytes, condition);
+    if (put.ok()) counts_.bytes_stored.fetch_add(bytes.size());
+    return put;
   }
   Result<StoredObject> Get(std::string_view key, std::optional<ByteRange> range) override {
     counts_.gets.fetch_add(1);

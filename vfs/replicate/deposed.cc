@@ -28,6 +28,8 @@ constexpr uint32_t kFlushPages = 1024;
 constexpr uint64_t kCopyBytesMax = 64 << 20;
 constexpr int64_t kRetryMinMs = 50;
 constexpr int64_t kRetryMaxMs = 5000;
+// Looks for the FENCE of a takeover before whoever began it is taken for dead.
+constexpr uint32_t kFenceTriesMax = 6;
 
 CapturedState StateOf(const ObjectHeader& h) {
   CapturedState s;
@@ -115,6 +117,7 @@ Result<bool> Replicator::ShipTail() {
   const Manifest& m = manifest->manifest;
   if (m.lineage != state_->lineage || m.epoch <= state_->epoch) return false;
   const auto fence = FenceAfter(store, m, state_->epoch);
+  if (fence.status().tag() == Tag::kBusy && keep_failures_ + 1 >= kFenceTriesMax) return false;
   if (!fence.ok()) return fence.status();
 
   StoreView view;
@@ -200,6 +203,7 @@ Status Replicator::KeepWhole(bool copy) {
     if (pgno == lock_page) continue;
     GUILDLITE_RETURN_IF_ERROR(image.Read(pgno, page));
     hashes[i] = PageHash(pgno, page);
+    NoteKeptPages(i);
     whole.rolling_checksum += hashes[i];
     if (pgno.value == 1) whole.free_pages = LoadBig32(page.data() + 36);
   }
@@ -247,8 +251,10 @@ Status Replicator::KeepWhole(bool copy) {
     const auto last = ReadOrphan(store, m.lineage, names->back());
     if (!last.ok()) return last.status();
     saved = same_content(StateOf(last->header));
-    if (saved && (last->header.kind == ObjectKind::kSnapshot ||
-                  uint64_t{whole.database_pages} * whole.page_size > kCopyBytesMax)) {
+    // A tail needs the log that it continues; what is to be replaced must need nothing.
+    if (saved &&
+        (last->header.kind == ObjectKind::kSnapshot ||
+         (!ToBeReplaced() && uint64_t{whole.database_pages} * whole.page_size > kCopyBytesMax))) {
       return done("this database, as it is, is kept in " + last->key, EndPosition(last->header));
     }
     if (saved) {
@@ -304,6 +310,7 @@ Status Replicator::KeepWhole(bool copy) {
     if (pgno == lock_page) continue;
     GUILDLITE_RETURN_IF_ERROR(image.Read(pgno, page));
     if (PageHash(pgno, page) != hashes[i]) return changed;
+    NoteKeptPages(uint64_t{image.pages()} + i);
     writer.AddPage(pgno, hashes[i], page, [](std::span<std::byte>) { return false; });
     if (i % kFlushPages != 0) continue;
     encoded += writer.TakeEncoded();
@@ -340,7 +347,13 @@ void Replicator::TailKept(const Shipper::OrphanProgress& tail) {
            OrphanPrefix(shipper_->epoch(), shipper_->session()),
        PositionOf(tail.to));
   const bool small = uint64_t{tail.to.database_pages} * tail.to.page_size <= kCopyBytesMax;
-  KeepFrom(small ? Keeping::kCopy : Keeping::kKept);
+  KeepFrom(ToBeReplaced() ? Keeping::kWhole : small ? Keeping::kCopy : Keeping::kKept);
+}
+
+bool Replicator::ToBeReplaced() const { return setup_.options.on_diverged == "use_store"; }
+
+void Replicator::NoteKeptPages(uint64_t pages) {
+  if (pages > kept_pages_.load()) kept_pages_.store(pages);  // the settle task's alone
 }
 
 void Replicator::Kept(const std::string& what, const std::optional<Position>& position) {

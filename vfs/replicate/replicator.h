@@ -137,6 +137,9 @@ class Replicator final : public WalEvents {
   // After a refusal: waits until what the log does not have is kept under orphans/ (or nothing has
   // to be). NOT_DURABLE when it is not in time.
   Status WaitKept(int64_t timeout_ms);
+  // How far the saving of the whole database has come at best, in pages read: it grows while that
+  // gets on, and a try that only repeats another adds nothing.
+  uint64_t kept_pages() const { return kept_pages_.load(); }
   // Waits until the claim is settled: Ok, the refusal, or TIMEOUT.
   Status WaitSettled(int64_t timeout_ms);
   // Everything committed before the call becomes durable. 0: only kicks it.
@@ -225,6 +228,8 @@ class Replicator final : public WalEvents {
   void TailKept(const Shipper::OrphanProgress& tail);
   void Kept(const std::string& what, const std::optional<Position>& position);
   void NoteKeeping(const std::string& what);
+  bool ToBeReplaced() const;
+  void NoteKeptPages(uint64_t pages);
   std::vector<Task*> Tasks();
   void RemoveTasks(int64_t deadline_ms);
   void WarnOfUnflushed();
@@ -252,6 +257,7 @@ class Replicator final : public WalEvents {
   std::atomic<int64_t> open_until_ms_{0};  // monotonic: when writes go on unshipped
   std::atomic<bool> awaiting_{false};      // an owner has time left to release the log
   uint32_t keep_failures_ = 0;
+  std::atomic<uint64_t> kept_pages_{0};
 
   // The wal-index.
   std::mutex index_mutex_;

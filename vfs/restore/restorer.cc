@@ -258,35 +258,54 @@ class Restoration {
     if (!names.ok()) return names.status();
     std::vector<LogEntry> tail;  // of the session being looked at
     Session session;
+    bool whole = true;  // it
     Status why(Tag::kNotFound, "position " + p.ToString() + ": not under orphans/");
+    Status damage;
+    // The same content may be elsewhere: a snapshot needs no log, and no other session's objects.
+    const auto pass_over = [&](const Status& status) {
+      if (status.tag() == Tag::kPositionLost || status.tag() == Tag::kNoSuchPoint) {
+        why = status;
+      } else if (damage.ok() && status.tag() != Tag::kNotFound) {
+        damage = status;
+      }
+      return file_.Resize(0);
+    };
     for (const OrphanName& name : *names) {
-      if (name.session != session) tail.clear();
+      if (name.session != session) {
+        tail.clear();
+        whole = true;
+      }
       session = name.session;
       auto entry = ReadOrphan(store_, manifest.lineage, name);
-      if (!entry.ok()) return entry.status();
+      if (entry.status().retryable()) return entry.status();
+      if (!entry.ok()) {
+        whole = false;
+        GUILDLITE_RETURN_IF_ERROR(pass_over(entry.status()));
+        continue;
+      }
       const ObjectHeader h = entry->header;
-      if (h.kind == ObjectKind::kSnapshot) {
-        if (EndPosition(h) != p) continue;
-        auto plan = PlanRestore(manifest, RecordOf(*entry), WalkedLog{}, target_);
-        if (!plan.ok()) return plan.status();
-        return Executed(**plan, LogWalk());
+      const bool snapshot = h.kind == ObjectKind::kSnapshot;
+      if (snapshot ? EndPosition(h) != p : !whole) continue;
+      if (snapshot) {
+        auto report = RestoreOrphan(manifest, *entry);
+        if (report.ok() || report.status().retryable()) return report;
+        GUILDLITE_RETURN_IF_ERROR(pass_over(report.status()));
+      } else {
+        if (!tail.empty() && (h.previous_hash != tail.back().object_hash ||
+                              h.slot != tail.back().header.slot.Next())) {
+          whole = false;
+          GUILDLITE_RETURN_IF_ERROR(
+              pass_over(Broken(entry->key, "does not follow the object before it")));
+          continue;
+        }
+        tail.push_back(*std::move(entry));
+        if (p.txid < h.first_txid || p.txid > h.last_txid) continue;
+        auto report = TryTail(manifest, tail);
+        if (report.ok() || report.status().retryable()) return report;
+        GUILDLITE_RETURN_IF_ERROR(pass_over(report.status()));
       }
-      if (!tail.empty() && (h.previous_hash != tail.back().object_hash ||
-                            h.slot != tail.back().header.slot.Next())) {
-        return Broken(entry->key, "does not follow the object before it");
-      }
-      tail.push_back(*std::move(entry));
-      if (p.txid < h.first_txid || p.txid > h.last_txid) continue;
-      auto report = TryTail(manifest, tail);
-      if (report.ok()) return report;
-      // The same content may be there as a snapshot, which needs no log.
-      if (report.status().tag() != Tag::kPositionLost &&
-          report.status().tag() != Tag::kNoSuchPoint) {
-        return report;
-      }
-      why = report.status();
     }
-    return why;
+    return damage.ok() ? why : damage;
   }
 
   // The log up to the slot where the FENCE is, then the objects that had no place in it.
@@ -313,6 +332,9 @@ class Restoration {
         if (walked.status().tag() == Tag::kNotFound) return std::optional<RestoreReport>();
         if (!walked.ok()) return walked.status();
         walk = *std::move(walked);
+        if (walk.next < fence || walk.entries.empty()) {
+          return Broken(LogKey(walk.next), "missing, and " + tail.front().key + " continues it");
+        }
         if (walk.entries.back().follow_hash != tail.front().header.previous_hash) {
           return Broken(tail.front().key, "does not follow the object in the slot before it");
         }
@@ -322,7 +344,10 @@ class Restoration {
           walk.entries, [this](const LogEntry& entry) { return TransactionsOf(entry); }, {}};
       auto plan = PlanRestore(then, snapshot, log, target_);
       if (!plan.ok()) return plan.status();
-      if (*plan) return Executed(**plan, walk);
+      if (!*plan) continue;
+      auto report = Execute(**plan, walk);
+      if (!report.ok()) return Missing(report.status(), snapshot, manifest);
+      return std::optional(*report);
     }
     return TailAlone();
   }
@@ -333,8 +358,15 @@ class Restoration {
                                          "not kept any more");
   }
 
-  Result<std::optional<RestoreReport>> Executed(const RestorePlan& plan, const LogWalk& walk) {
-    auto report = Execute(plan, walk);
+  // A snapshot under orphans/, of which nobody deletes a part.
+  Result<std::optional<RestoreReport>> RestoreOrphan(const Manifest& manifest,
+                                                     const LogEntry& entry) {
+    auto plan = PlanRestore(manifest, RecordOf(entry), WalkedLog{}, target_);
+    if (!plan.ok()) return plan.status();
+    auto report = Execute(**plan, LogWalk());
+    if (report.status().tag() == Tag::kNotFound) {
+      return Broken(entry.key, report.status().message());
+    }
     if (!report.ok()) return report.status().Context("restore from " + store_.Describe());
     return std::optional(*report);
   }

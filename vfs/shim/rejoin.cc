@@ -5,7 +5,10 @@
 // Until the rename that puts the restored file in place nothing that the database says has changed;
 // each step may be the last, and the next open begins again.
 
+#include <fcntl.h>
 #include <sqlite3ext.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -80,11 +83,31 @@ bool IsResumed(const std::string& path, const std::string& url, const Manifest& 
          (m.session == s.session || m.session == s.planned);
 }
 
+// Whoever could open the one can open the other. REQUIRES: nobody has `to` open.
+Status TakeAccessOf(const std::string& from, const std::string& to) {
+  struct stat wanted;
+  if (::stat(from.c_str(), &wanted) != 0) return ErrnoStatus(errno, "look at", from);
+  const auto file = File::Open(to, O_RDWR);
+  if (!file.ok()) return file.status();
+  struct stat now;
+  if (::fstat(file->fd(), &now) != 0) return ErrnoStatus(errno, "look at", to);
+  if ((now.st_uid != wanted.st_uid || now.st_gid != wanted.st_gid) &&
+      ::fchown(file->fd(), wanted.st_uid, wanted.st_gid) != 0) {
+    return ErrnoStatus(errno, "give the owner of the database to", to);
+  }
+  if (::fchmod(file->fd(), wanted.st_mode & 07777) != 0) {
+    return ErrnoStatus(errno, "give the mode of the database to", to);
+  }
+  return file->Sync();
+}
+
 }  // namespace
 
 Result<bool> Engine::Rejoin(Node& node, const Options& options) {
   const std::string& path = node.path();
   if (options.on_diverged != "use_store") return false;
+  // The file might be all there is of another database.
+  GUILDLITE_RETURN_IF_ERROR(CheckClash(path, options.url));
   {
     auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
     if (!store.ok()) return store.status();
@@ -105,15 +128,19 @@ Result<bool> Engine::Rejoin(Node& node, const Options& options) {
   const std::shared_ptr<Replicator> replicator = started->replicator;
   const char region = 0;
   replicator->IndexMapped(&region, &region);
-  const Status settled = replicator->WaitSettled(options.open_wait_ms);
-  const bool refused = settled.tag() == Tag::kFenced || settled.tag() == Tag::kDiverged ||
-                       settled.tag() == Tag::kForked;
+  const Status settled = replicator->WaitSettled(options.open_wait_ms + options.takeover_after_ms);
+  // Of no other refusal is anything kept.
+  const bool refused = settled.tag() == Tag::kFenced || settled.tag() == Tag::kDiverged;
   Status kept;
   if (refused) {
-    // As long as something is sent: a large database takes as long as it takes.
-    for (uint64_t sent = 0;; sent = started->counts->bytes_sent.load()) {
+    // As long as it gets on: a large database takes as long as it takes.
+    const auto progress = [&] {
+      return started->counts->bytes_stored.load() + replicator->kept_pages();
+    };
+    for (;;) {
+      const uint64_t before = progress();
       kept = replicator->WaitKept(options.open_wait_ms);
-      if (kept.ok() || started->counts->bytes_sent.load() == sent) break;
+      if (kept.ok() || progress() == before) break;
     }
   }
   const std::string why = replicator->last_error();
@@ -130,6 +157,7 @@ Result<bool> Engine::Rejoin(Node& node, const Options& options) {
   settings.random = &SystemRandom();
   auto report = Restore(**store, restored, RestoreTarget(), settings);
   if (!report.ok()) return report.status().Context("restore " + path);
+  GUILDLITE_RETURN_IF_ERROR(TakeAccessOf(path, restored));
   // SQLite would replay what is in the WAL onto the restored file.
   GUILDLITE_RETURN_IF_ERROR(sole.EmptyWal());
   if (::rename(restored.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "rename to", path);
@@ -154,7 +182,8 @@ Status Engine::RejoinMain(sqlite3* db, const Options& options) {
   if (!node) return Status::Ok();
   if (auto found = Find(db); found.ok()) {
     // Resumed by the open, and refused since: it would hold the folder.
-    const Status settled = found->replicator->WaitSettled(options.open_wait_ms);
+    const Status settled =
+        found->replicator->WaitSettled(options.open_wait_ms + options.takeover_after_ms);
     if (settled.tag() != Tag::kFenced && settled.tag() != Tag::kDiverged) return Status::Ok();
     found->replicator->Close(options.close_timeout_ms);
     node->Remove();
