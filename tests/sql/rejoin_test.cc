@@ -1,5 +1,9 @@
 // on_diverged=use_store: a database that another writer left behind goes on from the store, and
 // what it held alone is under orphans/; or the file stays as it is.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <string>
@@ -153,6 +157,51 @@ TEST_F(RejoinTest, NeverReplacesASecondDatabaseOfTheProcess) {
   EXPECT_THAT(other.Run("SELECT replication_start(?, '{\"on_diverged\":\"use_store\"}')", {Url()}),
               Fails("PREFIX_CLASH", SQLITE_CANTOPEN));
   EXPECT_EQ(Rows(other), "other") << process.Log();
+}
+
+TEST_F(RejoinTest, NobodyOpensWhatAnotherProcessIsReplacing) {
+  Succeed();
+  const int folder = ::open(Path("one/app.db-guildlite").c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(folder, LOCK_EX | LOCK_NB), 0);
+  {
+    SqlProcess process(
+        Pod("one", {{"GUILDLITE_ON_DIVERGED", "use_store"}, {"GUILDLITE_OPEN_WAIT_MS", "50"}}));
+    OpenLoaded(process, ":memory:");
+    EXPECT_EQ(process.Open(Path("one/app.db")).open_code() & 0xff, SQLITE_BUSY);
+    EXPECT_THAT(process.Log(), HasSubstr("is being replaced"));
+  }
+  // Without the setting nobody waits, nor does anybody whose file is what the store ends in.
+  {
+    SqlProcess process(Pod("two", kUseStore));
+    OpenLoaded(process, ":memory:");
+    Connection db = process.Open(Path("two/app.db"));
+    EXPECT_EQ(Rows(db), "shared,two");
+  }
+  SqlProcess process(Pod("one", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection db = process.Open(":memory:");  // opened with the module in place, as ATTACH will be
+  db.Send("ATTACH '" + Path("one/app.db") + "' AS a; SELECT group_concat(x) FROM a.t");
+  ::flock(folder, LOCK_UN);
+  ::close(folder);
+  EXPECT_EQ(db.Receive().Text(), "shared,two") << process.Log();
+}
+
+// It would go on with the new file's WAL.
+TEST_F(RejoinTest, AConnectionThatHasNotReadYetDoesNotGoOnWithAFileThatWasReplaced) {
+  Succeed();
+  SqlProcess process(Pod("two", kUseStore));
+  OpenLoaded(process, ":memory:");
+  Connection first = process.Open(Path("two/app.db"));
+  ASSERT_EQ(Rows(first), "shared,two");
+  Connection second = process.Open(Path("two/app.db"));
+  ASSERT_EQ(first.Close(), SQLITE_OK);
+  fs::copy_file(Path("two/app.db"), Path("two/new.db"));
+  fs::rename(Path("two/new.db"), Path("two/app.db"));
+  EXPECT_EQ(second.Run("SELECT * FROM t").code & 0xff, SQLITE_CANTOPEN);
+  EXPECT_THAT(process.Log(), HasSubstr("close it and open it again"));
+  ASSERT_EQ(second.Close(), SQLITE_OK);
+  Connection third = process.Open(Path("two/app.db"));
+  EXPECT_EQ(Rows(third), "shared,two");
 }
 
 TEST_F(RejoinTest, TheFileKeepsItsMode) {

@@ -158,8 +158,7 @@ Status Engine::FirstOpened(Node& node) {
     // OpenedAsMain() goes on from here; but a database that is missing must be there before
     // anybody, also one who attaches it, makes an empty one of that name.
     if (HasContent(node, IdentityOf(path))) {
-      RejoinAtOpen(node, options);
-      return Status::Ok();
+      return RejoinAtOpen(node, options);
     }
     const Status put = PutInPlaceOnce(node, options);
     if (put.ok()) return put;

@@ -99,9 +99,12 @@ class Engine final : public ShimHost {
   using ReadPublishedFn = std::function<std::optional<Published>(const volatile void*)>;
   Result<Replicated> MakeReplicator(Node& node, const std::string& path, Options options,
                                     Asking asking, ReadPublishedFn read_published);
-  // True: the file was replaced by a restore of the store's newest state.
-  Result<bool> Rejoin(Node& node, const Options& options);
-  void RejoinAtOpen(Node& node, const Options& options);
+  Result<bool> WantsRejoin(const std::string& path, const Options& options);
+  // Of what others do with the file meanwhile it sees to itself, see the top of rejoin.cc.
+  // `*taken`: another process is at it, and did not come to its end in time.
+  Status Rejoin(Node& node, const Options& options, bool* taken);
+  Status RejoinInTurn(Node& node, const Options& options);
+  Status RejoinAtOpen(Node& node, const Options& options);
   Status Replicate(Node& node, const std::string& path, Options options, Asking asking);
   // Of a replicator that was closed: it stays alive until nothing of it runs any more.
   void LetGo(const std::shared_ptr<Replicator>& replicator);

@@ -61,9 +61,11 @@ class OpenNode final : public Node {
   std::shared_ptr<WalEvents> events() const override;
   bool writable() const override { return writable_.load(std::memory_order_relaxed); }
   bool first_read_only() const override { return first_read_only_; }
+  void ExpectReplacement() override { replaceable_.store(true, std::memory_order_relaxed); }
 
   // The hot path's question; null when not replicated.
   WalEvents* current_events() const { return current_.load(std::memory_order_acquire); }
+  bool replaceable() const { return replaceable_.load(std::memory_order_relaxed); }
   void set_writable() { writable_.store(true, std::memory_order_relaxed); }
   // By the first opener, before FirstOpened().
   void NoteFirst() { first_read_only_ = !writable(); }
@@ -87,6 +89,7 @@ class OpenNode final : public Node {
   const std::string wal_path_;
   std::atomic<WalEvents*> current_{nullptr};
   std::atomic<bool> writable_{false};
+  std::atomic<bool> replaceable_{false};
   bool first_read_only_ = false;  // constant once the node is open
 
   std::mutex mapping_mutex_;

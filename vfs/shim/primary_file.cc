@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "vfs/base/bytes.h"
+#include "vfs/base/log.h"
 #include "vfs/shim/boundary.h"
 #include "vfs/shim/register.h"
 #include "vfs/shim/shim_state.h"
@@ -331,6 +332,16 @@ int MainFile::Lock(int level) {
   }
   const int code = base_->xLock(real_, level);
   if (code != SQLITE_OK) return code;
+  if (before == SQLITE_LOCK_NONE && node_->replaceable() && HasMoved()) {
+    // It would go on with the new file's WAL. Whoever replaces the file has every lock of it, so
+    // that with one of them in hand the answer holds.
+    base_->xUnlock(real_, SQLITE_LOCK_NONE);
+    Shielded([&] {
+      Log(LogLevel::kWarn, "REPLACED", node_->path(),
+          "the file was replaced after this connection had opened it: close it and open it again");
+    });
+    return SQLITE_CANTOPEN;
+  }
   lock_level_ = std::max(lock_level_, level);
   if (level != SQLITE_LOCK_EXCLUSIVE || (wal_ == nullptr && region0_ == nullptr)) return code;
   WalEvents* const events = this->events();
@@ -342,6 +353,11 @@ int MainFile::Lock(int level) {
   // sqlite3WalClose() of a connection in locking_mode=EXCLUSIVE asks for what it holds already.
   if (before < SQLITE_LOCK_EXCLUSIVE) Unlock(SQLITE_LOCK_SHARED);
   return SQLITE_BUSY;
+}
+
+bool MainFile::HasMoved() const {
+  int moved = 0;
+  return base_->xFileControl(real_, SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved != 0;
 }
 
 int MainFile::Unlock(int level) {

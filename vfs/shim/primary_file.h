@@ -132,6 +132,7 @@ class MainFile final : public WrappedFile {
 
   int GrantShmLock(WalEvents& events, int offset, int n);
   bool BeginsWriteTransaction() const;
+  bool HasMoved() const;  // the name is another file's by now, or nobody's
   bool HoldsExclusive(int slot) const { return (shm_exclusive_ >> slot & 1) != 0; }
   void LearnIndex();
   void NoteIndex(const volatile void* region0);

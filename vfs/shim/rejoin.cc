@@ -2,16 +2,33 @@
 // (on_diverged=use_store): what it holds is saved under orphans/ and acknowledged, then the file is
 // replaced by a restore, and whoever opened it goes on from there as any new owner does.
 //
+// Others must not go on with the old file, since its WAL and the new one's have the same name:
+//
+//   has it locked            (every WAL connection that read once) nothing is replaced
+//   opens it meanwhile       with on_diverged=use_store waits for its turn, the flock of the folder
+//                            app.db-guildlite, and then goes on with what it finds; BUSY
+//                            when that takes longer than open_wait_ms
+//   has it open, unlocked    with on_diverged=use_store is refused its first lock
+//   (MainFile::Lock()) claims it meanwhile      finds the folder's lock taken, from before the
+//   restore until after the
+//                            rename
+//
+// A program without the extension, or without on_diverged=use_store, that has opened the file and
+// not read it yet is not noticed: it must not be there.
+//
 // Until the rename that puts the restored file in place nothing that the database says has changed;
 // each step may be the last, and the next open begins again.
 
 #include <fcntl.h>
 #include <sqlite3ext.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstdio>
+#include <mutex>
 #include <utility>
 
 #include "guildlite/clock.h"
@@ -29,6 +46,8 @@
 
 namespace guildlite {
 namespace {
+
+constexpr int64_t kTurnPollMs = 10;
 
 // Of SQLite's own VFS, past the shim, with every other connection of any process locked out. It
 // leaves the WAL as it is unless told.
@@ -101,21 +120,85 @@ Status TakeAccessOf(const std::string& from, const std::string& to) {
   return file->Sync();
 }
 
+// One process at a time: the flock of the folder itself, which leaves nothing behind.
+class Turn {
+ public:
+  Turn() = default;
+  ~Turn() {
+    // Also where a forked child has the descriptor.
+    if (folder_.is_open()) ::flock(folder_.fd(), LOCK_UN);
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+  // BUSY: not by then.
+  Status Await(const std::string& path, int64_t timeout_ms) {
+    const std::string folder = path + "-guildlite";
+    GUILDLITE_RETURN_IF_ERROR(MakeDirectory(folder));
+    auto opened = File::Open(folder, O_RDONLY | O_DIRECTORY);
+    if (!opened.ok()) return opened.status();
+    const int64_t deadline = SystemClock().MonotonicMs() + timeout_ms;
+    while (::flock(opened->fd(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK && errno != EINTR) return ErrnoStatus(errno, "lock", folder);
+      if (SystemClock().MonotonicMs() >= deadline) {
+        return Status(Tag::kBusy,
+                      path +
+                          " is being replaced by what its store ends in, by another process "
+                          "(on_diverged=use_store); open it again later",
+                      true);
+      }
+      waited_ = true;
+      std::mutex mutex;
+      std::condition_variable never;
+      std::unique_lock lock(mutex);
+      SystemClock().WaitFor(never, lock, kTurnPollMs);
+    }
+    folder_ = std::move(*opened);
+    return Status::Ok();
+  }
+  bool waited() const { return waited_; }
+
+ private:
+  File folder_;
+  bool waited_ = false;
+};
+
 }  // namespace
 
-Result<bool> Engine::Rejoin(Node& node, const Options& options) {
-  const std::string& path = node.path();
+Result<bool> Engine::WantsRejoin(const std::string& path, const Options& options) {
   if (options.on_diverged != "use_store") return false;
   // The file might be all there is of another database.
   GUILDLITE_RETURN_IF_ERROR(CheckClash(path, options.url));
-  {
-    auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
-    if (!store.ok()) return store.status();
-    const auto manifest = ReadManifest(**store);
-    if (manifest.status().tag() == Tag::kNotFound) return false;
-    if (!manifest.ok()) return manifest.status();
-    if (IsResumed(path, options.url, manifest->manifest)) return false;
+  auto store = stores_.Open(options.url, Stores::kReadingPatienceMs);
+  if (!store.ok()) return store.status();
+  const auto manifest = ReadManifest(**store);
+  if (manifest.status().tag() == Tag::kNotFound) return false;
+  if (!manifest.ok()) return manifest.status();
+  return !IsResumed(path, options.url, manifest->manifest);
+}
+
+Status Engine::Rejoin(Node& node, const Options& options, bool* taken) {
+  const std::string& path = node.path();
+  *taken = false;
+  auto wanted = WantsRejoin(path, options);
+  if (!wanted.ok() || !*wanted) return wanted.status();
+  node.ExpectReplacement();
+  const auto before = IdentityOf(path);
+  Turn turn;
+  const Status got = turn.Await(path, options.open_wait_ms);
+  *taken = got.tag() == Tag::kBusy;
+  if (!got.ok()) return got;
+  if (turn.waited()) {
+    const auto now = IdentityOf(path);
+    if (before.ok() && now.ok() && !now->SameFile(*before)) return Status::Ok();
+    wanted = WantsRejoin(path, options);
+    if (!wanted.ok() || !*wanted) return wanted.status();
   }
+  return RejoinInTurn(node, options);
+}
+
+Status Engine::RejoinInTurn(Node& node, const Options& options) {
+  const std::string& path = node.path();
   SoleConnection sole;
   GUILDLITE_RETURN_IF_ERROR(sole.Open(path));
   const auto published = PublishedByChain(node.wal_path());
@@ -146,8 +229,11 @@ Result<bool> Engine::Rejoin(Node& node, const Options& options) {
   const std::string why = replicator->last_error();
   replicator->Close(options.close_timeout_ms);
   LetGo(replicator);
-  if (!refused) return settled.ok() ? Result<bool>(false) : Result<bool>(settled);
+  if (!refused) return settled;
   if (!kept.ok()) return kept;
+  // Whoever has taken it since Close() has the file that is here.
+  Sidecar folder(path + "-guildlite");
+  GUILDLITE_RETURN_IF_ERROR(folder.Lock("a rejoin"));
 
   const std::string restored = path + "-guildlite-restored";
   GUILDLITE_RETURN_IF_ERROR(RemoveFile(restored));
@@ -165,15 +251,21 @@ Result<bool> Engine::Rejoin(Node& node, const Options& options) {
   Log(LogLevel::kWarn, "REJOINED", path,
       "it was not what the store ends in (" + why + "); replaced by " +
           report->position.ToString() + " of " + options.url);
-  return true;
+  return Status::Ok();
 }
 
-// Trouble on the way leaves the file as it was: the claim that follows says what it is.
-void Engine::RejoinAtOpen(Node& node, const Options& options) {
-  const auto rejoined = Rejoin(node, options);
-  if (rejoined.ok()) return;
-  Log(LogLevel::kWarn, TagName(rejoined.status().tag()), node.path(),
-      "on_diverged=use_store: the file is as it was: " + rejoined.status().message());
+// Trouble on the way leaves the file as it was: the claim that follows says what it is. But what
+// another process is about to replace must not be opened.
+Status Engine::RejoinAtOpen(Node& node, const Options& options) {
+  if (options.on_diverged != "use_store") return Status::Ok();
+  node.ExpectReplacement();
+  bool taken = false;
+  const Status rejoined = Rejoin(node, options, &taken);
+  if (taken) return Refused(node.path(), rejoined);
+  if (rejoined.ok()) return rejoined;
+  Log(LogLevel::kWarn, TagName(rejoined.tag()), node.path(),
+      "on_diverged=use_store: the file is as it was: " + rejoined.message());
+  return Status::Ok();
 }
 
 Status Engine::RejoinMain(sqlite3* db, const Options& options) {
@@ -189,7 +281,9 @@ Status Engine::RejoinMain(sqlite3* db, const Options& options) {
     node->Remove();
     LetGo(found->replicator);
   }
-  const Status replaced = ReplaceMain(db, [&] { return Rejoin(*node, options).status(); });
+  bool taken = false;
+  const Status replaced = ReplaceMain(db, [&] { return Rejoin(*node, options, &taken); });
+  if (taken) return replaced;
   if (replaced.tag() == Tag::kRestoreNeeded) {
     Log(LogLevel::kWarn, TagName(replaced.tag()), node->path(),
         "on_diverged=use_store wants replication_start() as the first statement of the only "

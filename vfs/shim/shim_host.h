@@ -42,6 +42,9 @@ class Node {
   virtual bool writable() const = 0;
   // Whether FirstOpened() was called for a connection that may only read.
   virtual bool first_read_only() const = 0;
+  // Some process may put another file in place of this one (rejoin.cc): a connection whose file is
+  // not the one of that name any more when it takes its first lock is refused it, CANTOPEN.
+  virtual void ExpectReplacement() = 0;
 };
 
 class ShimHost {
