@@ -154,6 +154,8 @@ Status Engine::FirstOpened(Node& node) {
   if (!asked.ok()) return Refused(path, asked.status());
   const Options& options = asked->options;
   if (options.url.empty() || !node.writable()) return Status::Ok();
+  // Also where only a statement would ask for it: of another process, at any time.
+  if (options.on_diverged == "use_store") node.ExpectReplacement();
   if (asked->by_environment) {
     // OpenedAsMain() goes on from here; but a database that is missing must be there before
     // anybody, also one who attaches it, makes an empty one of that name.

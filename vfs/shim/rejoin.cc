@@ -257,8 +257,6 @@ Status Engine::RejoinInTurn(Node& node, const Options& options) {
 // Trouble on the way leaves the file as it was: the claim that follows says what it is. But what
 // another process is about to replace must not be opened.
 Status Engine::RejoinAtOpen(Node& node, const Options& options) {
-  if (options.on_diverged != "use_store") return Status::Ok();
-  node.ExpectReplacement();
   bool taken = false;
   const Status rejoined = Rejoin(node, options, &taken);
   if (taken) return Refused(node.path(), rejoined);
