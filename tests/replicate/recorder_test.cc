@@ -561,6 +561,44 @@ TEST_F(RecorderTest, AHealOvertakenByTheLastCloseIsEndedFromTheFileAtRest) {
   ExpectLatest();
 }
 
+// locking_mode=EXCLUSIVE with journal_mode=DELETE: the gate of a close, then commits straight into
+// the file, all under one lock. What was scanned before it is older than what is scanned after it.
+TEST_F(RecorderTest, AScanBegunBeforeAChangeOfJournalModeMixesNoTwoStates) {
+  for (const ScanKind kind : {ScanKind::kFirst, ScanKind::kHeal}) {
+    SCOPED_TRACE(kind == ScanKind::kFirst ? "first scan" : "heal");
+    MemoryStore store;
+    Make();
+    RigSettings settings;
+    settings.snapshot.chunk_pages = 2;
+    bool armed = false;
+    settings.before_read = [&](uint64_t offset, size_t size) {
+      if (offset != 2 * 512 || size != 2 * 512 || !std::exchange(armed, false)) return Status::Ok();
+      EXPECT_TRUE(db_->Close());  // pages 1 and 2 were scanned
+      db_->CommitInPlace({{2, 12}, {4, 14}}, 4);
+      recorder().LeavingExclusive();
+      return Status::Ok();
+    };
+    db_->Commit({{1, 1}, {2, 2}, {3, 3}, {4, 4}}, 4);
+    db_->CheckpointRestart();
+    rig_ = std::make_unique<WriterRig>(*db_, store, clock_, random_, settings);
+    armed = kind == ScanKind::kFirst;
+    rig_->BeginFirst();
+    rig_->Settle();
+    if (kind == ScanKind::kHeal) {
+      recorder().RestartFrom(recorder().captured());
+      ASSERT_EQ(recorder().scan()->kind, ScanKind::kHeal);
+      armed = true;
+      rig_->Run();
+      EXPECT_FALSE(recorder().unsettled());
+    }
+    EXPECT_FALSE(armed);
+    EXPECT_FALSE(db_->published().has_value());
+    const auto content = RestoredContent(store, dir_.path(), "");
+    ASSERT_TRUE(content.ok()) << content.status().ToString();
+    EXPECT_TRUE(*content == db_->content());
+  }
+}
+
 TEST_F(RecorderTest, AScanIsNotEndedFromAFileWrittenAfterTheLastClose) {
   Make();
   rig_ = std::make_unique<WriterRig>(*db_, store_, clock_, random_);

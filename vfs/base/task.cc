@@ -103,6 +103,7 @@ struct WorkerPool::State {
   // Gets a thread to whatever has none: queued tasks, or the watch. Called after each change that
   // adds such need, and by each thread that takes work; so one signal a call is enough.
   void Call() {
+    if (stopping) return;  // nobody would join a thread started now
     const bool watch_wanted = !appointments.empty() && !watched;
     const size_t wanted = queued + (watch_wanted ? 1 : 0);
     if (wanted == 0) return;

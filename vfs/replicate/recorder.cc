@@ -670,6 +670,12 @@ void Recorder::LeavingExclusive() {
   const Guard guard(*this);
   unchanged_.reset();
   if (auto id = IdentityOf(database_path_); id.ok()) unchanged_ = *id;
+  if (scan_ && scan_->kind != ScanKind::kSnapshot) {
+    // In locking_mode=EXCLUSIVE more than the close may have come under this lock: commits of
+    // another journal mode, which no frame tells of. Pages read before it prove nothing any more.
+    any_generation_ = true;
+    BeginScanLocked(scan_->kind);
+  }
 }
 
 void Recorder::IndexLeaving(int64_t wait_ms) {
