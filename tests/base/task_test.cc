@@ -315,6 +315,31 @@ TEST(WorkerPool, StopJoinsAndNothingRunsAfterwards) {
   pool.Stop();
 }
 
+// A step that begins to wait has its thread replaced; nobody would join that one any more.
+TEST(WorkerPool, AStepThatWaitsDuringStopGetsNoThreadStarted) {
+  HandClock clock;
+  WorkerPool pool(clock, 1, 1);
+  std::latch running(1), stopped(1);
+  TestTask first([&](int64_t) {
+    running.count_down();
+    stopped.wait();
+    const WorkerPool::Waiting waiting;
+    EXPECT_EQ(pool.thread_count(), 0u);
+    return Task::kIdle;
+  });
+  TestTask second([](int64_t) { return Task::kIdle; });
+  ASSERT_TRUE(pool.Add(&first).ok());
+  running.wait();
+  ASSERT_TRUE(pool.Add(&second).ok());  // queued
+  std::thread stop([&] { pool.Stop(); });
+  while (pool.thread_count() != 0) std::this_thread::yield();
+  stopped.count_down();
+  stop.join();
+  EXPECT_EQ(second.steps(), 0);
+  pool.Stop();  // what was started all the same
+  pool.Remove(&second);
+}
+
 TEST(WorkerPool, UsesNoMoreThreadsThanAllowed) {
   HandClock clock;
   WorkerPool pool(clock, 2);

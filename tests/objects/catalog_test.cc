@@ -293,6 +293,24 @@ TEST_P(Catalog, WhoLooksBeyondTheTipSeesAHole) {
   EXPECT_FALSE(WalkLog(store_, Planned(), Slot(1), {.look_beyond = true})->beyond);
 }
 
+// As a join leaves it: the floor is beyond a slot that was lost before, and no segment holds that.
+TEST_P(Catalog, WhoLooksBeyondAHoleBelowTheFloorGetsWhatIsBeforeIt) {
+  FillTo(9);
+  SetFloor(Slot(6));
+  ASSERT_TRUE(memory_.Delete(LogKey(Slot(4))).ok());
+  const Manifest planned = ReadManifest(memory_)->manifest;
+  const auto walk = WalkLog(store_, planned, Slot(1), {.look_beyond = true});
+  ASSERT_TRUE(walk.ok()) << walk.status().ToString();
+  EXPECT_EQ(walk->next, Slot(4));
+  EXPECT_EQ(walk->entries.size(), 3u);
+  EXPECT_EQ(walk->beyond, Slot(6));
+  EXPECT_EQ(walk->manifest.manifest.floor, Slot(6));
+  EXPECT_EQ(WalkLog(store_, planned, Slot(1)).status().tag(), Tag::kChainBroken);
+  EXPECT_EQ(
+      WalkLog(store_, planned, Slot(1), {.until = Slot(5), .look_beyond = true}).status().tag(),
+      Tag::kChainBroken);
+}
+
 TEST_P(Catalog, AHeaderIsReadWhetherOrNotItFitsIntoTheFirstRead) {
   for (const uint64_t parts : {0u, 3u, 30u, 60u, 500u}) {
     ObjectHeader header = HeaderOf(Slot(1), 0);

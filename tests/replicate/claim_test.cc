@@ -677,5 +677,40 @@ TEST_F(ClaimTest, AHoleThatIsSeenIsNotTakenOver) {
   EXPECT_EQ(LookAtStore(store_, std::nullopt).status().tag(), Tag::kChainBroken);
 }
 
+// The look begins one slot before the newest snapshot's, and nothing is asked for beyond the first
+// that is missing: the manifest alone tells.
+TEST_F(ClaimTest, AHoleThatTheManifestRevealsIsNotTakenOver) {
+  for (const uint64_t behind : {0u, 1u}) {  // slots after the one that is lost
+    SCOPED_TRACE(behind);
+    MemoryStore memory;
+    StoreView view = First(memory);
+    for (int i = 0; i < 6; ++i) ASSERT_TRUE(Ship(memory, &view, kFirst.session).ok());
+    const Slot lost(view.next.value - 1 - behind);
+    ASSERT_TRUE(UpdateManifest(memory, random_, [&](Manifest& m) {
+                  SnapshotRecord snapshot;
+                  snapshot.key = "snap/1";
+                  snapshot.epoch = Epoch(1);
+                  snapshot.first_slot = snapshot.end_slot = lost.Next();
+                  snapshot.txid = snapshot.usable_from = Txid(view.tip.txid.value - behind);
+                  m.snapshots.push_back(snapshot);
+                  return Status::Ok();
+                }).ok());
+    ASSERT_TRUE(memory.Delete(LogKey(lost)).ok());
+    const auto seen = LookAtStore(memory, std::nullopt);
+    if (behind == 0) {
+      EXPECT_EQ(seen.status().tag(), Tag::kChainBroken) << "nothing tells the state of the tip";
+      continue;
+    }
+    ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+    EXPECT_EQ(seen->next, view.next);
+    EXPECT_EQ(seen->tip.txid, view.tip.txid);
+    EXPECT_EQ(seen->tip.history_hash, view.tip.history_hash);
+    const auto claimed = ClaimNext(memory, random_, clock_, *seen, kSecond);
+    ASSERT_TRUE(claimed.ok()) << claimed.status().ToString();
+    EXPECT_EQ(claimed->fence->slot, view.next);
+    EXPECT_EQ(claimed->fence->previous_hash, view.previous_hash);
+  }
+}
+
 }  // namespace
 }  // namespace guildlite

@@ -43,14 +43,6 @@ Status CheckPlace(const ObjectHeader& header, Lineage lineage, Slot slot,
   return Status::Ok();
 }
 
-const SegmentRecord* SegmentOver(const Manifest& manifest, Slot slot) {
-  const auto after =
-      std::partition_point(manifest.segments.begin(), manifest.segments.end(),
-                           [&](const SegmentRecord& segment) { return segment.last_slot < slot; });
-  if (after == manifest.segments.end() || after->first_slot > slot) return nullptr;
-  return &*after;
-}
-
 // The objects of the log in order, the next ones asked for ahead (invariant 3).
 class Slots {
  public:
@@ -135,7 +127,12 @@ Status ConfirmTip(ObjectStore& store, const Manifest& planned, const std::string
   }
   if (manifest->manifest.floor > walk->next) {
     if (!LogMoved(planned, manifest->manifest)) {
-      return Broken(missing, "missing, although the manifest keeps it");
+      if (!settings.look_beyond || settings.until) {
+        return Broken(missing, "missing, although the manifest keeps it");
+      }
+      walk->beyond = manifest->manifest.floor;
+      walk->manifest = *std::move(manifest);
+      return Status::Ok();
     }
     return Status(Tag::kNotFound,
                   missing +
@@ -152,6 +149,25 @@ Status ConfirmTip(ObjectStore& store, const Manifest& planned, const std::string
 }
 
 }  // namespace
+
+const SegmentRecord* SegmentOver(const Manifest& manifest, Slot slot) {
+  const auto after =
+      std::partition_point(manifest.segments.begin(), manifest.segments.end(),
+                           [&](const SegmentRecord& segment) { return segment.last_slot < slot; });
+  if (after == manifest.segments.end() || after->first_slot > slot) return nullptr;
+  return &*after;
+}
+
+std::optional<Slot> SlotBeyond(const Manifest& manifest, Slot next) {
+  std::optional<Slot> beyond;
+  for (const SnapshotRecord& s : manifest.snapshots) {
+    if (s.first_slot > next) beyond = std::max(beyond.value_or(s.first_slot), s.first_slot);
+  }
+  for (const PastEpoch& p : manifest.past_epochs) {
+    if (p.fence > next) beyond = std::max(beyond.value_or(p.fence), p.fence);
+  }
+  return beyond;
+}
 
 bool LogMoved(const Manifest& planned, const Manifest& now) {
   return now.floor != planned.floor || now.horizon != planned.horizon ||

@@ -39,7 +39,7 @@ struct LogWalk {
   std::vector<LogEntry> entries;
   Slot next;            // the first missing slot: the tip is next-1. With `until`: that
   ManifestAt manifest;  // as read after the 404; with `until` reached: empty
-  // With `look_beyond`: a slot after `next` that is there, so that `next` is a hole.
+  // With `look_beyond`: a slot after `next` that the log reached, so that `next` is a hole.
   std::optional<Slot> beyond;
 };
 
@@ -60,13 +60,21 @@ struct WalkSettings {
 // the 404, one GET of the manifest, and what was asked for beyond the tip (fewer than there are
 // objects). kNotFound: what was asked for was joined or retired meanwhile (or the manifest
 // is gone): read the manifest and plan again. CHAIN_BROKEN: a slot below the floor, or before one
-// that was seen, is missing and the manifest does not say why.
+// that was seen, is missing and the manifest does not say why. With `look_beyond` and without
+// `until` that is `beyond` instead: what was found before it is whole.
 Result<LogWalk> WalkLog(ObjectStore& store, const Manifest& manifest, Slot from,
                         const WalkSettings& settings = {});
 
 // The header of an object, without the rest: one ranged GET, or a second where a long list of parts
 // makes the header longer than kHeaderReadBytes. Of a kData object see ObjectHeader::state_inside.
 Result<ObjectHeader> ReadHeader(ObjectStore& store, const std::string& key);
+
+// The segment that holds `slot`, or nullptr.
+const SegmentRecord* SegmentOver(const Manifest& manifest, Slot slot);
+
+// The last slot that a manifest read before a walk names beyond the walk's `next`: it was reached,
+// so what lies between is lost. Nothing newer may have been written meanwhile: the log only grows.
+std::optional<Slot> SlotBeyond(const Manifest& manifest, Slot next);
 
 // Whether the log is to be found elsewhere than `planned` said.
 bool LogMoved(const Manifest& planned, const Manifest& now);

@@ -122,7 +122,22 @@ Result<StoreView> LookAtStore(ObjectStore& store, const std::optional<Acknowledg
   }
   auto walk = WalkLog(store, m, from, settings);
   if (!walk.ok()) return walk.status();
+  // The one more is lost: no restore needs it, and what follows tells the state all the same.
+  const bool without = !hint && newest && walk->next < newest->first_slot;
+  if (without) {
+    walk = WalkLog(store, m, newest->first_slot, settings);
+    if (!walk.ok()) return walk.status();
+  }
   GUILDLITE_RETURN_IF_ERROR(Follow(*walk, &view));
+  if (const auto beyond = SlotBeyond(m, view.next)) {
+    return Status(Tag::kChainBroken, LogKey(view.next) + ": missing, but slot " +
+                                         std::to_string(beyond->value) + " comes after it");
+  }
+  if (without && (view.tip.txid == Txid() || (view.heal_open && view.before_heal.txid == Txid()))) {
+    return Status(Tag::kChainBroken, LogKey(from) +
+                                         ": missing, and what follows does not tell "
+                                         "the state that it left");
+  }
   // A scan ended at E without a transaction after it: E's checksum is known to its snapshot alone.
   if (!hint && newest && !view.tip.rolling_known && view.tip.txid == newest->usable_from) {
     auto header = ReadHeader(store, newest->key);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "vfs/base/time_text.h"
+#include "vfs/objects/catalog.h"
 #include "vfs/objects/object_key.h"
 
 namespace guildlite {
@@ -386,19 +387,6 @@ std::string NearestSnapshots(const Manifest& m, const RestoreTarget& target) {
   return text;
 }
 
-// The slot a manifest read before the walk names beyond the walk's tip: it existed, so what lies
-// between is lost. Nothing newer may have been written meanwhile: the log only grows.
-std::optional<Slot> SlotBeyond(const Manifest& m, Slot next) {
-  std::optional<Slot> beyond;
-  for (const SnapshotRecord& s : m.snapshots) {
-    if (s.first_slot > next) beyond = std::max(beyond.value_or(s.first_slot), s.first_slot);
-  }
-  for (const PastEpoch& p : m.past_epochs) {
-    if (p.fence > next) beyond = std::max(beyond.value_or(p.fence), p.fence);
-  }
-  return beyond;
-}
-
 class Planner {
  public:
   Planner(const Manifest& manifest, const SnapshotRecord& snapshot, const WalkedLog& log,
@@ -422,7 +410,7 @@ class Planner {
     if (whole_log_) beyond_ = std::max(SlotBeyond(manifest_, next_), log_.beyond);
     if (history_.tip < snapshot_.usable_from) {
       if (!whole_log_) return std::optional<RestorePlan>();
-      return Status(Tag::kChainBroken, LogKey(next_) + ": missing; snapshot " + snapshot_.key +
+      return Status(Tag::kChainBroken, MissingKey() + ": missing; snapshot " + snapshot_.key +
                                            " is usable from txid " + Number(snapshot_.usable_from) +
                                            ", but the log ends at txid " + Number(history_.tip));
     }
@@ -545,9 +533,14 @@ class Planner {
   }
 
   Status Hole() const {
-    return Status(Tag::kChainBroken, LogKey(next_) + ": missing, but there is " + LogKey(*beyond_) +
-                                         " after it; points up to txid " + Number(history_.tip) +
-                                         " can still be restored by number");
+    return Status(Tag::kChainBroken, MissingKey() + ": missing, but slot " +
+                                         std::to_string(beyond_->value) +
+                                         " comes after it; points up to txid " +
+                                         Number(history_.tip) + " can still be restored by number");
+  }
+  std::string MissingKey() const {
+    const SegmentRecord* segment = SegmentOver(manifest_, next_);
+    return segment ? segment->key : LogKey(next_);
   }
 
   RestorePlan PlanFor(const Point& point) const {
