@@ -21,14 +21,14 @@ class Counted : public ::testing::Test {
   }
   // puts gets lists deletes bytes
   std::string Counts() const {
-    return std::to_string(counts_.puts) + " " + std::to_string(counts_.gets) + " " +
-           std::to_string(counts_.lists) + " " + std::to_string(counts_.deletes) + " " +
-           std::to_string(counts_.bytes_sent);
+    return std::to_string(counts_->puts) + " " + std::to_string(counts_->gets) + " " +
+           std::to_string(counts_->lists) + " " + std::to_string(counts_->deletes) + " " +
+           std::to_string(counts_->bytes_sent);
   }
 
   MemoryStore memory_;
   FaultStore* faults_;
-  RequestCounts counts_;
+  const std::shared_ptr<RequestCounts> counts_ = std::make_shared<RequestCounts>();
   std::unique_ptr<ObjectStore> store_;
 };
 
@@ -61,8 +61,8 @@ TEST_F(Counted, OnlyWhatWasAcknowledgedIsStored) {
   EXPECT_FALSE(store_->Put("k", "4567", PutCondition::Create()).ok());
   faults_->SetOutage(Fault::kDrop);
   EXPECT_FALSE(store_->Put("l", "89", PutCondition::Create()).ok());
-  EXPECT_EQ(counts_.bytes_sent, 9u);
-  EXPECT_EQ(counts_.bytes_stored, 3u);
+  EXPECT_EQ(counts_->bytes_sent, 9u);
+  EXPECT_EQ(counts_->bytes_stored, 3u);
 }
 
 TEST_F(Counted, HandsEverythingThroughAsItIs) {

@@ -352,7 +352,7 @@ Result<Engine::Replicated> Engine::MakeReplicator(Node& node, const std::string&
   setup.path = path;
   setup.wal_path = node.wal_path();
   setup.database = std::move(*database);
-  setup.store = std::make_unique<CountedStore>(std::move(*store), *replicated.counts);
+  setup.store = std::make_unique<CountedStore>(std::move(*store), replicated.counts);
   setup.options = std::move(options);
   setup.asked = asking != Asking::kNobody;
   setup.waited_for = asking == Asking::kStatement;
