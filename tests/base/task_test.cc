@@ -408,7 +408,7 @@ TEST(WorkerPool, WhatWaitsIsBoundedToo) {
       const int n = ++waiting;
       for (int seen = most; n > seen && !most.compare_exchange_weak(seen, n);) {
       }
-      std::this_thread::yield();
+      while (most < 2) std::this_thread::yield();  // a second one gets a thread
       --waiting;
       return now_ms;
     });
@@ -417,7 +417,6 @@ TEST(WorkerPool, WhatWaitsIsBoundedToo) {
   for (auto& task : tasks) task->AwaitSteps(50);
   for (auto& task : tasks) pool.Remove(task.get());
   EXPECT_LE(most, 3);
-  EXPECT_GE(most, 2);
 }
 
 // Databases that all have something to ship get their turns in a circle: nobody's lag is more than
